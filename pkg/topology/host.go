@@ -1,0 +1,145 @@
+package topology
+
+import (
+	"fmt"
+
+	"k8s.io/utils/cpuset"
+)
+
+// NoNUMANode is the NUMA node of a device that does not say where it sits:
+// numa_node reads -1, or does not exist.
+const NoNUMANode = -1
+
+// Host is one machine as its sysfs tells it. It is not changed after Read.
+type Host struct {
+	NUMANodes []NUMANode `json:"numaNodes"`          // by ID
+	CPUs      []CPU      `json:"cpus"`               // by ID, offline ones too
+	Devices   []Device   `json:"devices"`            // PCI network devices, by address
+	Problems  []Problem  `json:"problems,omitempty"` // what could not be read
+}
+
+// NUMANode is one /sys/devices/system/node/nodeN. Ids may be sparse, and a
+// node may have no CPUs (CXL, HBM, GPU memory) or no memory.
+type NUMANode struct {
+	ID        int         `json:"id"`
+	CPUs      CPUSet      `json:"cpus"`                // online ones
+	Distances map[int]int `json:"distances,omitempty"` // SLIT, by NUMA id and not by position
+	Memory    uint64      `json:"memory"`              // MemTotal, bytes
+	Hugepages []Hugepages `json:"hugepages,omitempty"` // by size
+}
+
+// Hugepages are the pages of one size on one NUMA node.
+type Hugepages struct {
+	Size  uint64 `json:"size"`  // bytes a page
+	Total uint64 `json:"total"` // pages
+	Free  uint64 `json:"free"`  // pages
+}
+
+// CPU is one hardware thread.
+type CPU struct {
+	ID       int  `json:"id"`
+	Online   bool `json:"online"`
+	NUMANode int  `json:"numaNode"` // NoNUMANode when no node lists it
+	// Socket, Core, Threads and CacheID are -1 or empty for an offline CPU:
+	// the kernel takes its topology folder away.
+	Socket  int    `json:"socket"`
+	Core    int    `json:"core"`              // the lowest CPU id of its core: core_id is unique only within a die
+	Threads CPUSet `json:"threads,omitzero"` // online threads of its core
+	CacheID int    `json:"cacheID"`           // the last-level (uncore) cache it shares
+}
+
+// Device is one PCI network device (class 0x02): a PF, a VF, or a NIC that is
+// neither, such as an ENA in a virtual machine whose PF is not to be seen.
+type Device struct {
+	Address     Address `json:"address"`
+	Class       string  `json:"class"`  // six hex digits: 020000
+	Vendor      string  `json:"vendor"` // four hex digits, lower case: 8086
+	Product     string  `json:"device"` // four hex digits, lower case: 154c
+	VendorName  string  `json:"vendorName,omitempty"`
+	ProductName string  `json:"deviceName,omitempty"`
+	Driver      string  `json:"driver,omitempty"`
+	NUMANode    int     `json:"numaNode"`
+	IOMMUGroup  string  `json:"iommuGroup,omitempty"`
+	// Netdevs are empty while the netdev sits in another network namespace,
+	// as that of an allocated VF does, or while a userspace driver is bound.
+	Netdevs []Netdev `json:"netdevs,omitempty"`
+	RDMA    []string `json:"rdma,omitempty"` // infiniband device names
+
+	PF *PhysicalFunction `json:"pf,omitempty"` // set when the device can have VFs
+	VF *VirtualFunction  `json:"vf,omitempty"` // set when the device has a physfn link
+
+	// Problem names what could not be read of this device; empty when all
+	// could. A device with a problem is never advertised as healthy.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Netdev is a network interface of a device.
+type Netdev struct {
+	Name  string `json:"name"`
+	Up    bool   `json:"up"`              // carrier
+	Speed int    `json:"speed,omitempty"` // Mbit/s, 0 when the link does not tell
+}
+
+// PhysicalFunction is the SR-IOV capability of a PF.
+type PhysicalFunction struct {
+	TotalVFs int       `json:"totalVFs"` // sriov_totalvfs
+	NumVFs   int       `json:"numVFs"`   // sriov_numvfs
+	VFs      []Address `json:"vfs,omitempty"`
+}
+
+// VirtualFunction links a VF to its PF.
+type VirtualFunction struct {
+	PF     Address `json:"pf"`
+	PFName string  `json:"pfName,omitempty"` // the PF's first netdev
+	Index  int     `json:"index"`            // N of the PF's virtfnN link; -1 when no link points here
+}
+
+// Problem is something of the machine that could not be read.
+type Problem struct {
+	Path string `json:"path"`
+	Text string `json:"text"`
+}
+
+// Device finds a device by its address.
+func (h *Host) Device(a Address) (*Device, bool) {
+	for i := range h.Devices {
+		if h.Devices[i].Address == a {
+			return &h.Devices[i], true
+		}
+	}
+	return nil, false
+}
+
+// CPUSet is a cpuset that travels as the kernel's list form, "0-3,8".
+type CPUSet struct{ cpuset.CPUSet }
+
+// NewCPUSet is the set of these CPUs.
+func NewCPUSet(cpus ...int) CPUSet { return CPUSet{cpuset.New(cpus...)} }
+
+// ParseCPUSet reads the kernel's list form.
+func ParseCPUSet(s string) (CPUSet, error) {
+	c, err := cpuset.Parse(s)
+	if err != nil {
+		return CPUSet{}, fmt.Errorf("CPU list %q: %w", s, err)
+	}
+	return CPUSet{c}, nil
+}
+
+// MarshalText is the list form.
+func (c CPUSet) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText is ParseCPUSet.
+func (c *CPUSet) UnmarshalText(b []byte) error {
+	p, err := ParseCPUSet(string(b))
+	if err != nil {
+		return err
+	}
+	*c = p
+	return nil
+}
+
+// Equal is for comparisons by go-cmp.
+func (c CPUSet) Equal(o CPUSet) bool { return c.Equals(o.CPUSet) }
+
+// IsZero tells the empty set, for omitzero.
+func (c CPUSet) IsZero() bool { return c.IsEmpty() }

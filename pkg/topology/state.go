@@ -1,0 +1,171 @@
+package topology
+
+// The keys of the contract between the plugin and the extender.
+const (
+	TopologyAnnotation   = "numalane.io/topology"        // on the Node: NodeTopology
+	PoolsAnnotation      = "numalane.io/pools"           // on the Node: NodePools
+	AllocationAnnotation = "numalane.io/allocation"      // on the Pod: Allocation
+	PolicyLabel          = "numalane.io/topology-policy" // on the Node
+	ScopeLabel           = "numalane.io/topology-scope"  // on the Node
+	PoolLabelPrefix      = "pool.numalane.io/"           // on the Node: largest healthy count on one NUMA node
+)
+
+// Topology manager policies and scopes, as KubeletConfiguration spells them.
+const (
+	PolicyNone           = "none"
+	PolicyBestEffort     = "best-effort"
+	PolicyRestricted     = "restricted"
+	PolicySingleNUMANode = "single-numa-node"
+
+	ScopeContainer = "container"
+	ScopePod       = "pod"
+)
+
+// CPU and memory manager policies, as KubeletConfiguration spells them.
+const (
+	CPUManagerStatic    = "static"
+	MemoryManagerStatic = "Static"
+)
+
+// NodeState is what a node's kubelet is, has, and has given away: all that
+// its answer to one more pod depends on. The allocator computes on it.
+type NodeState struct {
+	Topology NodeTopology
+	Pools    NodePools
+	// Held are the allocations of the node's pods, one a pod UID. An entry of
+	// NodePools.Unowned counts as held as well, without being repeated here.
+	Held []Allocation
+}
+
+// NodeTopology is the annotation numalane.io/topology: the kubelet's settings
+// and the machine as its managers see it. It changes when the kubelet restarts.
+type NodeTopology struct {
+	Version   int        `json:"version"`
+	Kubelet   Kubelet    `json:"kubelet"`
+	NUMANodes []NodeNUMA `json:"numaNodes"` // by ID
+	// Inexact says why the state is not exact, for example that a state file
+	// has an unknown format; empty when it is exact.
+	Inexact string `json:"inexact,omitempty"`
+}
+
+// Kubelet is the part of a kubelet's configuration that decides an admission.
+type Kubelet struct {
+	Minor          int               `json:"minor"`                  // 37 for v1.37.2
+	FeatureGates   []string          `json:"featureGates,omitempty"` // those that matter and are on, sorted
+	TopologyPolicy string            `json:"topologyPolicy"`         // PolicyNone …
+	TopologyScope  string            `json:"topologyScope"`          // ScopeContainer, ScopePod
+	TopologyOpts   map[string]string `json:"topologyOpts,omitempty"` // topologyManagerPolicyOptions
+	CPUPolicy      string            `json:"cpuPolicy"`              // none, static
+	CPUOpts        map[string]string `json:"cpuOpts,omitempty"`      // cpuManagerPolicyOptions
+	MemoryPolicy   string            `json:"memoryPolicy,omitempty"` // None, Static
+}
+
+// NodeNUMA is a NUMA node as the kubelet's managers see it.
+type NodeNUMA struct {
+	ID        int         `json:"id"`
+	Cores     []CoreGroup `json:"cores,omitempty"`
+	Reserved  CPUSet      `json:"reserved,omitzero"` // CPUs that no container gets exclusively
+	Distances map[int]int `json:"distances,omitempty"`
+	Memory    []Memory    `json:"memory,omitempty"` // by Type
+}
+
+// CoreGroup are the physical cores of a NUMA node that share a socket and a
+// last-level cache, each with its threads, ordered by their lowest CPU id.
+type CoreGroup struct {
+	Socket int      `json:"socket"`
+	Cache  int      `json:"cache"`
+	CPUs   []CPUSet `json:"cpus"` // one set of threads a core
+}
+
+// Memory is one type of memory of a NUMA node, "memory" or "hugepages-1Gi".
+type Memory struct {
+	Type        string `json:"type"`
+	Allocatable uint64 `json:"allocatable"` // bytes, what the memory manager may give away
+	Reserved    uint64 `json:"reserved"`    // bytes, system-reserved
+}
+
+// CPUs are all CPUs of the NUMA node, reserved ones too.
+func (n *NodeNUMA) CPUs() CPUSet {
+	var s CPUSet
+	for _, g := range n.Cores {
+		for _, c := range g.CPUs {
+			s = CPUSet{s.Union(c.CPUSet)}
+		}
+	}
+	return s
+}
+
+// NodePools is the annotation numalane.io/pools: the device pools of a node.
+type NodePools struct {
+	Version int    `json:"version"`
+	Pools   []Pool `json:"pools"` // by Resource
+	// Unowned is what the kubelet holds for pods that the API does not have.
+	Unowned []Allocation `json:"unowned,omitempty"`
+}
+
+// Pool is one device-plugin resource of a node.
+type Pool struct {
+	Resource string `json:"resource"` // numalane.io/sriov
+	// AllocationPolicy is how GetPreferredAllocation chooses; empty for a
+	// pool of another vendor's plugin, of which it is not known.
+	AllocationPolicy string `json:"allocationPolicy,omitempty"`
+	// Foreign marks a pool of another vendor's plugin: its unhealthy devices
+	// are not to be seen, so its totals may be too small.
+	Foreign bool    `json:"foreign,omitempty"`
+	Groups  []Group `json:"groups"` // by NUMANodes, then PF
+}
+
+// HasTopology tells whether any device of the pool says where it sits: only
+// then does the kubelet align the pool (devicemanager, deviceHasTopologyAlignment).
+func (p *Pool) HasTopology() bool {
+	for _, g := range p.Groups {
+		if len(g.NUMANodes) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Group are the devices of a pool that share NUMA nodes and PF.
+type Group struct {
+	NUMANodes []int    `json:"numaNodes,omitempty"` // empty: no topology
+	PF        string   `json:"pf,omitempty"`        // PCI address of the PF
+	PFName    string   `json:"pfName,omitempty"`
+	Speed     int      `json:"speed,omitempty"` // Mbit/s of the PF
+	Link      string   `json:"link,omitempty"`  // up, down
+	Total     int      `json:"total"`           // registered with the kubelet
+	Healthy   int      `json:"healthy"`
+	Free      int      `json:"free"`                // for people; the extender computes its own
+	Unhealthy []string `json:"unhealthy,omitempty"` // ids, so that a held one is not counted twice
+}
+
+// Allocation is the annotation numalane.io/allocation: what one pod holds. It
+// is the node's acknowledgement of that very UID.
+type Allocation struct {
+	Version    int                   `json:"version"`
+	UID        string                `json:"uid"`
+	Containers []ContainerAllocation `json:"containers"` // init containers too, by name
+}
+
+// ContainerAllocation is what one container holds exclusively.
+type ContainerAllocation struct {
+	Name    string             `json:"name"`
+	CPUs    map[int]CPUSet     `json:"cpus,omitempty"` // exclusive ones, by NUMA id
+	Memory  []MemoryAllocation `json:"memory,omitempty"`
+	Devices []DeviceAllocation `json:"devices,omitempty"` // by Resource, NUMANodes, PF
+}
+
+// MemoryAllocation is memory bound to a group of NUMA nodes.
+type MemoryAllocation struct {
+	Type      string `json:"type"` // memory, hugepages-1Gi
+	NUMANodes []int  `json:"numaNodes"`
+	Size      uint64 `json:"size"` // bytes
+}
+
+// DeviceAllocation are the devices of one resource, NUMA node and PF.
+type DeviceAllocation struct {
+	Resource  string   `json:"resource"`
+	NUMANodes []int    `json:"numaNodes,omitempty"`
+	PF        string   `json:"pf,omitempty"`
+	IDs       []string `json:"ids"`
+}
