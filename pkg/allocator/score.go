@@ -1,58 +1,54 @@
 package allocator
 
-// Score says how useful the room is that the pod leaves on the node, from 0 to
-// most; higher is better. Of two nodes that both admit a pod, the better one is
-// that on which it breaks up less room for pods to come.
+import "slices"
+
+// Score says how useful the room is that is left when the pod goes to this
+// node, from 0 to most; higher is better, and 0 is for a node that refuses it.
 //
-// Useful is what CPUs and devices of one NUMA node can serve together: CPUs
-// beside no free VF are of no use to a pod that needs both, nor the other way
-// round. So a pod of many CPUs is best put where VFs have run out, and one
-// of many VFs where CPUs have. Where that is equal the fuller node is better:
-// the large holes stay for the large pods.
+// A pod is best put where it leaves least behind: into the NUMA node that it
+// comes nearest to filling in every resource at once. Large holes then stay
+// whole for large pods, a pod of many CPUs goes where few VFs are left, and one
+// of many VFs where few CPUs are. What is left is measured in pods of the same
+// shape, by the resource of which most remains; of several containers the one
+// that leaves most counts.
 func (n *Node) Score(r *Request, most int64) int64 {
-	a := admission{node: n, free: append(room(nil), n.free...), reuse: make(room, len(n.free))}
-	if _, refused := a.run(r, nil); refused {
+	a := admission{node: n, free: slices.Clone(n.free), reuse: make(room, len(n.free))}
+	lands := make([]int, len(r.containers))
+	if _, refused := a.run(r, lands); refused {
 		return 0
 	}
-	before, after := n.useful(n.free), n.useful(a.free)
-	all := n.useful(n.empty)
-	if all <= 0 {
-		return most / 2
+	var left float64
+	for i := range r.containers {
+		left = max(left, a.leftover(&r.containers[i].demand, lands[i]))
 	}
-	lost := (before - after) / all // of the node's useful room, what this pod uses up
-	left := after / all
-	const tie = 1.0 / 16 // fullness decides only among about equal losses
-	s := 1 - (lost+tie*left)/(1+tie)
-	return max(0, min(most, int64(s*float64(most))))
+	return int64(float64(most) / (1 + left))
 }
 
-// useful adds up, over NUMA nodes and pools with topology, the CPUs that have
-// devices beside them, a device being worth as many CPUs as the whole node has
-// for each. Without such a pool it is the CPUs.
-func (n *Node) useful(r room) float64 {
-	numa := len(n.numaIDs)
-	cpus := float64(sum(n.empty[:numa]))
-	var total float64
-	pools := 0
-	for i := range n.pools {
-		p := &n.pools[i]
-		devices := float64(sum(n.empty[p.at : p.at+len(p.groups)]))
-		if !p.aligned || devices == 0 || cpus == 0 {
+// leftover is how often the demand fits again, resource by resource, where it
+// landed: in its lane, or on the whole node when it is bound to none.
+func (a *admission) leftover(d *demand, lane int) float64 {
+	n := a.node
+	var left float64
+	if n.cpus && d.cpus > 0 {
+		free := sum(a.free[:len(n.numaIDs)])
+		if lane != anywhere {
+			free = a.free[lane]
+		}
+		left = float64(free) / float64(d.cpus)
+	}
+	for i := range d.devices {
+		want := &d.devices[i]
+		p := n.poolOf(want.name)
+		if p == nil || want.count == 0 {
 			continue
 		}
-		pools++
-		for k := range numa {
-			var here int64
-			for j := range p.groups {
-				if p.groups[j].touches(1 << k) {
-					here += r[p.at+j]
-				}
+		var free int64
+		for j := range p.groups {
+			if lane == anywhere || !p.aligned || p.groups[j].touches(1<<lane) {
+				free += a.free[p.at+j]
 			}
-			total += min(float64(r[k]), float64(here)*cpus/devices)
 		}
+		left = max(left, float64(free)/float64(want.count))
 	}
-	if pools == 0 {
-		return float64(sum(r[:numa]))
-	}
-	return total
+	return left
 }
