@@ -14,6 +14,7 @@ import (
 type Request struct {
 	containers []container // in admission order: init containers, then containers
 	pod        demand      // what pod scope asks for in one
+	shape      string      // the same for two pods that ask for the same
 }
 
 type container struct {
@@ -63,6 +64,7 @@ func NewRequest(pod *v1.Pod) *Request {
 		r.containers = append(r.containers, newContainer(&pod.Spec.Containers[i], app, exclusive))
 	}
 	r.pod = podDemand(r.containers)
+	r.shape = shapeOf(r.containers)
 	return r
 }
 

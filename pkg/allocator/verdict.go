@@ -24,6 +24,9 @@ const (
 	// NUMAImpossible: even with nothing held, no one NUMA node is large
 	// enough. Evicting pods cannot help.
 	NUMAImpossible
+	// InFlux: so many pods are on their way to the node that what it will have
+	// left cannot be told yet.
+	InFlux
 	// NoState: the node publishes nothing.
 	NoState
 	// UnreadableState: what the node publishes cannot be read or contradicts itself.
@@ -54,6 +57,7 @@ var reasons = [numReasons]struct {
 	InsufficientMemory:  {"InsufficientMemory", "node(s) had too little free NUMA memory", false},
 	SMTAlignment:        {"SMTAlignment", "node(s) could not give whole physical cores", false},
 	NUMAImpossible:      {"NUMAImpossible", "node(s) had no NUMA node large enough", true},
+	InFlux:              {"InFlux", "node(s) had too many pods on their way to tell what will be left", false},
 	NoState:             {"NoState", "node(s) did not publish their NUMA topology", true},
 	UnreadableState:     {"UnreadableState", "node(s) published an unreadable NUMA topology", true},
 	NewerState:          {"NewerState", "node(s) published a NUMA topology of a newer format", true},

@@ -1,0 +1,90 @@
+package allocator
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxOutcomes bounds the states that pods on their way to a kubelet may lead
+// to, at any one step. Beyond it nothing can be promised until the node has
+// acknowledged some of them.
+const maxOutcomes = 16
+
+// AdmitInAnyOrder tells whether the kubelet will admit every one of the pods,
+// whatever order they reach it in. Order matters, and more room is not always
+// better: with 4 and 3 CPUs free on two NUMA nodes, and a VF on the first, a
+// pod of 3 CPUs takes the first and keeps a pod of 2 CPUs and the VF out.
+//
+// The verdict is that of the first refusal found, or InFlux when there are
+// more outcomes than can be followed. Container is of the refused pod.
+func (n *Node) AdmitInAnyOrder(rs []*Request) Verdict {
+	switch len(rs) {
+	case 0:
+		return Verdict{Reason: Admitted, Container: -1}
+	case 1:
+		return n.Admit(rs[0])
+	}
+	kinds, counts := byShape(rs)
+	// outcomes are the states after so many pods of each kind, in any order.
+	outcomes := map[string][]*Node{key(make([]int, len(kinds))): {n}}
+	frontier := [][]int{make([]int, len(kinds))}
+	for range rs {
+		next := map[string][]*Node{}
+		var vectors [][]int
+		for _, have := range frontier {
+			for k := range kinds {
+				if have[k] == counts[k] {
+					continue
+				}
+				with := slices.Clone(have)
+				with[k]++
+				at := key(with)
+				if _, seen := next[at]; !seen {
+					vectors = append(vectors, with)
+				}
+				for _, state := range outcomes[key(have)] {
+					after, v := state.After(kinds[k])
+					if !v.OK() {
+						return v
+					}
+					if !slices.ContainsFunc(next[at], func(o *Node) bool { return slices.Equal(o.free, after.free) }) {
+						next[at] = append(next[at], after)
+					}
+				}
+				if len(next[at]) > maxOutcomes || len(vectors) > maxOutcomes*maxOutcomes {
+					return Verdict{Reason: InFlux, Container: -1}
+				}
+			}
+		}
+		outcomes, frontier = next, vectors
+	}
+	return Verdict{Reason: Admitted, Container: -1}
+}
+
+// byShape groups requests that ask for the same: their order does not matter.
+func byShape(rs []*Request) (kinds []*Request, counts []int) {
+	index := map[string]int{}
+	for _, r := range rs {
+		k, ok := index[r.shape]
+		if !ok {
+			k = len(kinds)
+			index[r.shape] = k
+			kinds, counts = append(kinds, r), append(counts, 0)
+		}
+		counts[k]++
+	}
+	return kinds, counts
+}
+
+func key(v []int) string { return fmt.Sprint(v) }
+
+// shapeOf writes down all that an admission depends on.
+func shapeOf(cs []container) string {
+	var b strings.Builder
+	for i := range cs {
+		c := &cs[i]
+		fmt.Fprintf(&b, "%d/%d/%v/%v;", c.kind, c.cpus, c.devices, c.memory)
+	}
+	return b.String()
+}
