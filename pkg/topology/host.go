@@ -2,6 +2,8 @@ package topology
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"k8s.io/utils/cpuset"
 )
@@ -43,9 +45,11 @@ type CPU struct {
 	// Socket, Core, Threads and CacheID are -1 or empty for an offline CPU:
 	// the kernel takes its topology folder away.
 	Socket  int    `json:"socket"`
-	Core    int    `json:"core"`              // the lowest CPU id of its core: core_id is unique only within a die
+	Core    int    `json:"core"`             // the lowest CPU id of its core, as the kubelet numbers cores
 	Threads CPUSet `json:"threads,omitzero"` // online threads of its core
-	CacheID int    `json:"cacheID"`           // the last-level (uncore) cache it shares
+	// CacheID is the uncore cache as the kubelet counts it: the id of the L3
+	// cache when it is not exactly that of the NUMA node, else the socket.
+	CacheID int `json:"cacheID"`
 }
 
 // Device is one PCI network device (class 0x02): a PF, a VF, or a NIC that is
@@ -116,13 +120,34 @@ type CPUSet struct{ cpuset.CPUSet }
 // NewCPUSet is the set of these CPUs.
 func NewCPUSet(cpus ...int) CPUSet { return CPUSet{cpuset.New(cpus...)} }
 
-// ParseCPUSet reads the kernel's list form.
+// maxCPUs bounds the ids and the length of a CPU list, well above the 8,192 of
+// the largest kernels, so that a list from elsewhere cannot fill the memory.
+const maxCPUs = 1 << 16
+
+// ParseCPUSet reads the kernel's list form, "0-3,8". An empty list is an empty set.
 func ParseCPUSet(s string) (CPUSet, error) {
-	c, err := cpuset.Parse(s)
-	if err != nil {
-		return CPUSet{}, fmt.Errorf("CPU list %q: %w", s, err)
+	if s == "" {
+		return CPUSet{}, nil
 	}
-	return CPUSet{c}, nil
+	var ids []int
+	for part := range strings.SplitSeq(s, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		lo, errLo := strconv.ParseUint(first, 10, 31)
+		hi, errHi := strconv.ParseUint(last, 10, 31)
+		if errLo != nil || errHi != nil || lo > hi {
+			return CPUSet{}, fmt.Errorf("CPU list %.40q: %.40q is not an id or a range of ids", s, part)
+		}
+		if hi >= maxCPUs || len(ids)+int(hi-lo) >= maxCPUs {
+			return CPUSet{}, fmt.Errorf("CPU list %.40q: more than %d CPUs", s, maxCPUs)
+		}
+		for id := lo; id <= hi; id++ {
+			ids = append(ids, int(id))
+		}
+	}
+	return NewCPUSet(ids...), nil
 }
 
 // MarshalText is the list form.
@@ -138,8 +163,9 @@ func (c *CPUSet) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Equal is for comparisons by go-cmp.
-func (c CPUSet) Equal(o CPUSet) bool { return c.Equals(o.CPUSet) }
+// Equal compares members, also for go-cmp. (cpuset's Equals tells the zero
+// value from another empty set.)
+func (c CPUSet) Equal(o CPUSet) bool { return c.Size() == o.Size() && c.IsSubsetOf(o.CPUSet) }
 
 // IsZero tells the empty set, for omitzero.
 func (c CPUSet) IsZero() bool { return c.IsEmpty() }

@@ -1,0 +1,78 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/numalane/numalane/pkg/allocator"
+)
+
+// Config is a pool configuration without mistakes. The zero Config has no
+// pools and is ready for Assign.
+type Config struct {
+	Pools []Pool // in the order of the file: the first that matches takes a device
+}
+
+// Pool is a resource and the rule for its devices.
+type Pool struct {
+	Resource         string           `json:"resource"` // prefix and name: intel.com/sriov
+	ExcludeTopology  bool             `json:"excludeTopology"`
+	AllocationPolicy allocator.Policy `json:"allocationPolicy"`
+	Selectors        []Selector       `json:"-"` // a device belongs to the pool when any matches
+}
+
+// Mistake is one thing that is wrong with a configuration.
+type Mistake struct {
+	Path string // resourceList[1].selectors[0].pfNames[2], or a line and column
+	Text string
+}
+
+// String is path and text.
+func (m Mistake) String() string { return m.Path + ": " + m.Text }
+
+// Error is every mistake of a configuration, in the order of the file.
+type Error struct {
+	Mistakes []Mistake
+}
+
+// Error lists the mistakes, one a line when there are several.
+func (e *Error) Error() string {
+	if len(e.Mistakes) == 1 {
+		return e.Mistakes[0].String()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d mistakes:", len(e.Mistakes))
+	for _, m := range e.Mistakes {
+		b.WriteString("\n  " + m.String())
+	}
+	return b.String()
+}
+
+// Load reads a configuration file. Resources without a prefix of their own get
+// defaultPrefix. The error wraps that of the file system, or an *Error.
+func Load(path, defaultPrefix string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read pool configuration: %w", err)
+	}
+	c, err := Parse(data, defaultPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("pool configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads a configuration. What begins with a brace is JSON and held to
+// its rules, all else is YAML. The error is an *Error with all mistakes.
+func Parse(data []byte, defaultPrefix string) (*Config, error) {
+	p := &parser{defaultPrefix: defaultPrefix}
+	c := &Config{}
+	if doc, ok := p.document(data); ok {
+		c.Pools = p.config(doc)
+	}
+	if len(p.mistakes) > 0 {
+		return nil, &Error{Mistakes: p.mistakes}
+	}
+	return c, nil
+}

@@ -1,0 +1,117 @@
+package topology_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/numalane/numalane/internal/sysfstest"
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// vfHost has 1,024 VFs on 16 PFs.
+func vfHost(tb testing.TB) string {
+	tb.Helper()
+	m := sysfstest.Uniform(2, 16, 2)
+	for i := range 16 {
+		addr := topology.Address{Bus: uint8(0x11 + 2*i)}
+		m.NICs = append(m.NICs, sysfstest.X710(addr.String(), i%2, 64))
+	}
+	dir := tb.TempDir()
+	if err := m.Write(dir); err != nil {
+		tb.Fatal(err)
+	}
+	return dir
+}
+
+// BenchmarkRead reads 1,024 VFs, each time after the floor: what Read's answer
+// is made of, each file read and each folder listed once by package os, and
+// nothing made of it. The metric x-floor compares the two of the same run.
+func BenchmarkRead(b *testing.B) {
+	for _, bench := range []struct {
+		name  string
+		again bool
+	}{{"first", false}, {"again", true}} {
+		b.Run(bench.name, func(b *testing.B) {
+			dir := vfHost(b)
+			floor := sources(b, dir)
+			previous := read(b, dir)
+			var opts []topology.Option
+			if bench.again {
+				opts = append(opts, topology.WithPrevious(previous))
+			}
+			var floorTime time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				start := time.Now()
+				floor.read(b)
+				floorTime += time.Since(start)
+				b.StartTimer()
+				if h := read(b, dir, opts...); len(h.Devices) != 16+1024 || len(h.Problems) > 0 {
+					b.Fatal(len(h.Devices), h.Problems)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed())/float64(floorTime), "x-floor")
+			b.ReportMetric(float64(floorTime)/float64(b.N), "floor-ns/op")
+		})
+	}
+}
+
+// BenchmarkReadFiles is the floor by itself.
+func BenchmarkReadFiles(b *testing.B) {
+	floor := sources(b, vfHost(b))
+	for b.Loop() {
+		floor.read(b)
+	}
+}
+
+// paths are what a Host is made of.
+type paths struct{ files, links, dirs []string }
+
+func (p paths) read(tb testing.TB) {
+	for _, f := range p.files {
+		if _, err := os.ReadFile(f); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	for _, l := range p.links {
+		if _, err := os.Readlink(l); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	for _, d := range p.dirs {
+		if _, err := os.ReadDir(d); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func sources(tb testing.TB, dir string) paths {
+	tb.Helper()
+	glob := func(patterns ...string) []string {
+		var all []string
+		for _, p := range patterns {
+			m, err := filepath.Glob(filepath.Join(dir, "sys", p))
+			if err != nil {
+				tb.Fatal(err)
+			}
+			all = append(all, m...)
+		}
+		return all
+	}
+	const bus, cpu, node = "bus/pci/devices", "devices/system/cpu", "devices/system/node"
+	p := paths{
+		dirs: glob(bus, bus+"/*/net", cpu, node+"/node*/hugepages"),
+		links: glob(bus+"/*/driver", bus+"/*/iommu_group",
+			bus+"/*/physfn", bus+"/*/virtfn*"),
+		files: glob(bus+"/*/modalias", bus+"/*/numa_node", bus+"/*/sriov_*vfs", bus+"/*/net/*/carrier",
+			cpu+"/online", cpu+"/cpu*/topology/core_id", cpu+"/cpu*/topology/physical_package_id",
+			node+"/online", node+"/node*/cpulist", node+"/node*/distance", node+"/node*/meminfo",
+			node+"/node*/hugepages/*/nr_hugepages", node+"/node*/hugepages/*/free_hugepages"),
+	}
+	if len(p.files) < 3*1024 || len(p.links) < 4*1024 || len(p.dirs) < 1024 {
+		tb.Fatalf("%d files, %d links and %d folders", len(p.files), len(p.links), len(p.dirs))
+	}
+	return p
+}

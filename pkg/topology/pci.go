@@ -1,0 +1,243 @@
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jaypipes/ghw"
+	"github.com/jaypipes/ghw/pkg/pci"
+	"github.com/jaypipes/pcidb"
+)
+
+// networkClass is the PCI base class of network controllers (pci_ids.h,
+// PCI_BASE_CLASS_NETWORK).
+const networkClass = "02"
+
+// modalias is pci:v00008086d0000154Csv00008086sd00000000bc02sc00i00 (file2alias.c).
+var modalias = regexp.MustCompile(`^pci:v0000(\w{4})d0000(\w{4})sv\w{8}sd\w{8}bc(\w\w)sc(\w\w)i(\w\w)`)
+
+// devices is the PCI part of a scan.
+type devices struct {
+	*reader
+	dir string // bus/pci/devices
+	// VFs by address, as the virtfnN links of their PFs name them.
+	virtfn map[Address]virtfn
+}
+
+// virtfn is a PF's link to one of its VFs.
+type virtfn struct {
+	pf    Address
+	index int
+}
+
+// ghwOptions point ghw at the same sysfs, whatever GHW_CHROOT says. It logs
+// nothing: what it meets, the Host tells.
+func (r *reader) ghwOptions() []any {
+	return []any{
+		ghw.WithChroot("/"),
+		ghw.WithPathOverrides(map[string]string{"/sys": r.sys, "/proc": r.proc}),
+		ghw.WithDisableTools(),
+		ghw.WithLogger(slog.New(slog.DiscardHandler)),
+		ghw.WithPCIDB(r.db),
+	}
+}
+
+// inventory is ghw's account of the PCI devices. It is empty, without an error,
+// as soon as one device has no modalias, as a VF on its way out.
+func (r *reader) inventory() []*pci.Device {
+	info, err := ghw.PCI(append(r.ghwOptions(), ghw.WithDisableTopology())...)
+	if err != nil {
+		return nil // not on Linux: a capture is decoded device by device
+	}
+	return info.Devices
+}
+
+// readDevices reads the PCI network devices. The folder's own list, taken after
+// the inventory, says what there is; a device that the inventory does not tell
+// is decoded by itself.
+func (r *reader) readDevices(inventory []*pci.Device) error {
+	d := devices{reader: r, dir: filepath.Join(r.sys, "bus/pci/devices"), virtfn: map[Address]virtfn{}}
+	known := map[string]*pci.Device{}
+	for _, dev := range inventory {
+		known[dev.Address] = dev
+	}
+	entries, err := os.ReadDir(d.dir)
+	if missing(err) {
+		r.problem(d.dir, errors.New("no PCI bus: no device is to be seen"))
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list PCI devices: %w", err)
+	}
+	for _, e := range entries {
+		addr, err := ParseAddress(e.Name())
+		if err != nil {
+			r.problem(d.dir+"/"+e.Name(), err)
+			continue
+		}
+		d.read(addr, e.Name(), known[e.Name()])
+	}
+	slices.SortFunc(r.host.Devices, func(a, b Device) int { return a.Address.Compare(b.Address) })
+	d.linkFunctions()
+	d.checkNUMANodes()
+	return nil
+}
+
+// read adds one device to the host when it is a network device.
+func (d *devices) read(addr Address, name string, known *pci.Device) {
+	dir := d.dir + "/" + name
+	dev := Device{Address: addr, NUMANode: NoNUMANode}
+	var err error
+	if known != nil {
+		dev.identify(known)
+	} else {
+		err = d.decode(dir, &dev)
+	}
+	if dev.Class != "" {
+		if !strings.HasPrefix(dev.Class, networkClass) {
+			return
+		}
+		err = errors.Join(err, d.readFunction(dir, &dev))
+	}
+	if err != nil {
+		if _, gone := os.Stat(dir); missing(gone) {
+			err = errors.New("went away during the scan")
+			dev.Class = ""
+		}
+		if dev.Class == "" {
+			d.problem(dir, err)
+			return
+		}
+		dev.addProblem(err)
+	}
+	d.host.Devices = append(d.host.Devices, dev)
+}
+
+// addProblem adds to what could not be read of a device.
+func (dev *Device) addProblem(err error) {
+	s := cause(err)
+	if dev.Problem != "" {
+		s = dev.Problem + "; " + s
+	}
+	dev.Problem = s
+}
+
+// identify takes over what ghw decoded.
+func (dev *Device) identify(g *pci.Device) {
+	dev.Class = g.Class.ID + g.Subclass.ID + g.ProgrammingInterface.ID
+	dev.Vendor, dev.Product = g.Vendor.ID, g.Product.ID
+	dev.name(g.Vendor, g.Product)
+	dev.Driver, dev.IOMMUGroup = g.Driver, g.IOMMUGroup
+}
+
+func (dev *Device) name(v *pcidb.Vendor, p *pcidb.Product) {
+	const unknown = "unknown" // ghw's word for what pci.ids does not list
+	if v != nil && v.Name != unknown {
+		dev.VendorName = v.Name
+	}
+	if p != nil && p.Name != unknown {
+		dev.ProductName = p.Name
+	}
+}
+
+// decode identifies a device by its modalias, and one that has none by its
+// other files. Without a class it is not known to be a network device.
+func (d *devices) decode(dir string, dev *Device) error {
+	defer func() { dev.name(d.db.Vendors[dev.Vendor], d.db.Products[dev.Vendor+dev.Product]) }()
+	alias, err := text(dir + "/modalias")
+	if m := modalias.FindStringSubmatch(alias); m != nil {
+		dev.Vendor, dev.Product = strings.ToLower(m[1]), strings.ToLower(m[2])
+		dev.Class = strings.ToLower(m[3] + m[4] + m[5])
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("%q is not that of a PCI device", alias)
+	}
+	errs := []error{fileError("modalias", err)}
+	for _, f := range []struct {
+		name  string
+		field *string
+	}{{"class", &dev.Class}, {"vendor", &dev.Vendor}, {"device", &dev.Product}} {
+		s, err := text(dir + "/" + f.name)
+		if err != nil {
+			errs = append(errs, fileError(f.name, err))
+			continue
+		}
+		*f.field = strings.ToLower(strings.TrimPrefix(s, "0x"))
+	}
+	return errors.Join(errs...)
+}
+
+func fileError(file string, err error) error { return fmt.Errorf("%s: %s", file, cause(err)) }
+
+// readFunction reads what ghw does not tell, or not reliably: the NUMA node
+// (ghw's is nil for -1 and on machines of one node alike), SR-IOV, a driver
+// whose folder is not there, the network and RDMA devices.
+func (d *devices) readFunction(dir string, dev *Device) error {
+	var errs []error
+	torn := func(file string, err error) {
+		if err != nil && !missing(err) {
+			errs = append(errs, fileError(file, err))
+		}
+	}
+	follow := func(link string, to *string) {
+		if *to != "" {
+			return
+		}
+		target, err := os.Readlink(dir + "/" + link)
+		torn(link, err)
+		if err == nil {
+			*to = filepath.Base(target)
+		}
+	}
+	follow("driver", &dev.Driver)
+	follow("iommu_group", &dev.IOMMUGroup)
+
+	node, err := number(dir + "/numa_node")
+	switch {
+	case err == nil:
+		dev.NUMANode = max(node, NoNUMANode)
+	case missing(err) && d.noNUMA:
+		// The kernel has the file under CONFIG_NUMA only (pci-sysfs.c).
+	default:
+		errs = append(errs, fileError("numa_node", err))
+	}
+
+	target, err := os.Readlink(dir + "/physfn")
+	if err == nil {
+		dev.VF = &VirtualFunction{Index: -1}
+		dev.VF.PF, err = ParseAddress(filepath.Base(target))
+	} else if missing(err) {
+		errs = append(errs, d.readPF(dir, dev))
+	}
+	torn("physfn", err)
+
+	dev.Netdevs, err = netdevs(dir, dev)
+	torn("net", err)
+	dev.RDMA, err = names(dir + "/infiniband")
+	torn("infiniband", err)
+	return errors.Join(errs...)
+}
+
+// checkNUMANodes notes the NUMA nodes that devices name and that the machine
+// does not have, once each. The numbers stay with the devices.
+func (d *devices) checkNUMANodes() {
+	told := map[int]bool{NoNUMANode: true}
+	for _, n := range d.host.NUMANodes {
+		told[n.ID] = true
+	}
+	for i := range d.host.Devices {
+		dev := &d.host.Devices[i]
+		if !told[dev.NUMANode] {
+			told[dev.NUMANode] = true
+			d.problem(filepath.Join(d.dir, dev.Address.String(), "numa_node"),
+				fmt.Errorf("NUMA node %d is not among the machine's", dev.NUMANode))
+		}
+	}
+}

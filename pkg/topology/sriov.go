@@ -1,0 +1,85 @@
+package topology
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// readPF reads the SR-IOV capability of a device that is no VF, if it has one.
+// Its virtfn links are read here once for all of its VFs.
+func (d *devices) readPF(dir string, dev *Device) error {
+	total, err := number(dir + "/sriov_totalvfs")
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return fileError("sriov_totalvfs", err)
+	}
+	pf := &PhysicalFunction{TotalVFs: total}
+	dev.PF = pf
+	if pf.NumVFs, err = number(dir + "/sriov_numvfs"); err != nil {
+		return fileError("sriov_numvfs", err)
+	}
+	indexes, err := numbered(dir, "virtfn")
+	if err != nil {
+		return fileError("virtfn", err)
+	}
+	var errs []error
+	for _, n := range indexes {
+		link := "virtfn" + strconv.Itoa(n)
+		target, err := os.Readlink(dir + "/" + link)
+		if err != nil {
+			errs = append(errs, fileError(link, err))
+			continue
+		}
+		vf, err := ParseAddress(filepath.Base(target))
+		if err != nil {
+			errs = append(errs, fileError(link, err))
+			continue
+		}
+		pf.VFs = append(pf.VFs, vf)
+		d.virtfn[vf] = virtfn{pf: dev.Address, index: n}
+	}
+	if len(indexes) != pf.NumVFs {
+		errs = append(errs, fmt.Errorf("sriov_numvfs: %d, with %d virtfn links", pf.NumVFs, len(indexes)))
+	}
+	return errors.Join(errs...)
+}
+
+// linkFunctions joins VFs and PFs from both sides: a VF's index is the N of
+// its PF's virtfnN, and a link to a device that is not there is a problem of
+// the device that holds it.
+func (d *devices) linkFunctions() {
+	byAddr := make(map[Address]*Device, len(d.host.Devices))
+	for i := range d.host.Devices {
+		byAddr[d.host.Devices[i].Address] = &d.host.Devices[i]
+	}
+	for i := range d.host.Devices {
+		dev := &d.host.Devices[i]
+		switch {
+		case dev.PF != nil:
+			for _, vf := range dev.PF.VFs {
+				if byAddr[vf] == nil {
+					dev.addProblem(fmt.Errorf("virtfn%d: %s is not there", d.virtfn[vf].index, vf))
+				}
+			}
+		case dev.VF != nil && !dev.VF.PF.IsZero():
+			pf := byAddr[dev.VF.PF]
+			if pf == nil {
+				dev.addProblem(fmt.Errorf("physfn: %s is not there", dev.VF.PF))
+				continue
+			}
+			if len(pf.Netdevs) > 0 {
+				dev.VF.PFName = pf.Netdevs[0].Name
+			}
+			if link, ok := d.virtfn[dev.Address]; ok && link.pf == pf.Address {
+				dev.VF.Index = link.index
+			} else {
+				dev.addProblem(fmt.Errorf("physfn: %s has no virtfn link to it", pf.Address))
+			}
+		}
+	}
+}
