@@ -1,0 +1,86 @@
+package main
+
+import (
+	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/kubelet"
+	"github.com/numalane/numalane/internal/plugin"
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// advertised are the pools as the kubelet shall see them.
+func advertised(assigned []config.AssignedPool) []plugin.Pool {
+	pools := make([]plugin.Pool, len(assigned))
+	for i, a := range assigned {
+		pools[i] = plugin.Pool{Resource: a.Pool.Resource, Policy: a.Pool.AllocationPolicy, ExcludeTopology: a.Pool.ExcludeTopology}
+		for _, d := range a.Devices {
+			healthy, problem := health(&d)
+			pools[i].Devices = append(pools[i].Devices, plugin.Device{
+				ID: d.Address.String(), NUMANodes: numaNodes(&d), PF: pfAddress(&d), Driver: d.Driver, IOMMUGroup: d.IOMMUGroup,
+				Healthy: healthy, Problem: problem,
+			})
+		}
+	}
+	return pools
+}
+
+// published are the same pools as the extender and people shall see them.
+func published(assigned []config.AssignedPool, host *topology.Host) []kubelet.Pool {
+	links := map[topology.Address]topology.Netdev{}
+	for i := range host.Devices {
+		if d := &host.Devices[i]; len(d.Netdevs) > 0 {
+			links[d.Address] = d.Netdevs[0]
+		}
+	}
+	pools := make([]kubelet.Pool, len(assigned))
+	for i, a := range assigned {
+		pools[i] = kubelet.Pool{Resource: a.Pool.Resource, AllocationPolicy: string(a.Pool.AllocationPolicy)}
+		for _, d := range a.Devices {
+			healthy, _ := health(&d)
+			out := kubelet.Device{ID: d.Address.String(), PF: pfAddress(&d), Healthy: healthy}
+			if !a.Pool.ExcludeTopology {
+				out.NUMANodes = numaNodes(&d)
+			}
+			if d.VF != nil {
+				out.PFName = d.VF.PFName
+				if link, ok := links[d.VF.PF]; ok {
+					out.Speed, out.Link = link.Speed, state(link.Up)
+				}
+			}
+			pools[i].Devices = append(pools[i].Devices, out)
+		}
+	}
+	return pools
+}
+
+// health is that the device could be read and has a driver. That its netdev is
+// gone says nothing: an allocated VF's has moved into its pod.
+func health(d *topology.Device) (healthy bool, problem string) {
+	switch {
+	case d.Problem != "":
+		return false, d.Problem
+	case d.Driver == "":
+		return false, "no driver is bound to it"
+	}
+	return true, ""
+}
+
+func numaNodes(d *topology.Device) []int {
+	if d.NUMANode == topology.NoNUMANode {
+		return nil
+	}
+	return []int{d.NUMANode}
+}
+
+func pfAddress(d *topology.Device) string {
+	if d.VF == nil {
+		return ""
+	}
+	return d.VF.PF.String()
+}
+
+func state(up bool) string {
+	if up {
+		return "up"
+	}
+	return "down"
+}

@@ -1,0 +1,394 @@
+package plugin_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"github.com/numalane/numalane/internal/plugin"
+)
+
+func TestTopology(t *testing.T) {
+	exclude := pool(vf("0000:3b:02.0", 0))
+	exclude.ExcludeTopology = true
+	cases := map[string]struct {
+		pool plugin.Pool
+		want []string
+	}{
+		"one node":   {pool(vf("0000:3b:02.0", 3)), []string{"0000:3b:02.0 Healthy [3]"}},
+		"two nodes":  {pool(vf("0000:3b:02.0", 1, 0)), []string{"0000:3b:02.0 Healthy [0 1]"}},
+		"unknown":    {pool(vf("0000:3b:02.0")), []string{"0000:3b:02.0 Healthy"}},
+		"excluded":   {exclude, []string{"0000:3b:02.0 Healthy"}},
+		"by address": {pool(vf("0000:3b:02.1", 0), vf("0000:3b:0a.0", 0), vf("0000:3b:02.0", 0)), []string{"0000:3b:02.0 Healthy [0]", "0000:3b:02.1 Healthy [0]", "0000:3b:0a.0 Healthy [0]"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			n := liveNode(t, 37, c.pool)
+			n.waitList(resource, c.want...)
+		})
+	}
+}
+
+func TestMixedTopologyIsWarnedOf(t *testing.T) {
+	var log syncBuffer
+	n := newNode(t, 37, func(o *plugin.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	n.start()
+	for range 3 {
+		n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0), vf("0000:5e:02.0"))}
+	}
+	n.waitLive(1)
+	n.end()
+	if got := strings.Count(log.String(), "devices [0000:5e:02.0] have no NUMA node"); got != 1 {
+		t.Errorf("warned %d times, want once:\n%s", got, log.String())
+	}
+}
+
+func TestUpdatesArePushedOnChange(t *testing.T) {
+	n := liveNode(t, 37, pool(vf("0000:3b:02.0", 0)))
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]")
+
+	sick := vf("0000:3b:02.0", 0)
+	sick.Healthy, sick.Problem = false, "link of its PF is down"
+	n.updates <- []plugin.Pool{pool(sick)}
+	n.waitList(resource, "0000:3b:02.0 Unhealthy [0]")
+	if s := n.Status()[0]; s.Healthy != 0 || s.Devices != 1 {
+		t.Errorf("status %+v, want 0 of 1 healthy", s)
+	}
+
+	// Neither the same again nor what ListAndWatch does not tell is sent. The
+	// call in between leaves the stream time for a message too many.
+	for i := range 20 {
+		n.updates <- []plugin.Pool{pool(sick)}
+		sick.Driver, sick.Problem = "vfio-pci", fmt.Sprint("its driver changes, ", i)
+		n.updates <- []plugin.Pool{pool(sick)}
+		if _, err := n.api(resource).GetDevicePluginOptions(t.Context(), &pluginapi.Empty{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 0))}
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]", "0000:3b:02.1 Healthy [0]")
+	if got := n.messageCount(resource); got != 3 {
+		t.Errorf("%d messages, want 3", got)
+	}
+	if got := n.registrations(); len(got) != 1 {
+		t.Errorf("registrations %v, want one", got)
+	}
+}
+
+func TestEmptyPool(t *testing.T) {
+	n := newNode(t, 37)
+	n.start()
+	n.updates <- []plugin.Pool{pool(), {Resource: "intel.com/other", Devices: []plugin.Device{vf("0000:5e:02.0", 1)}}}
+	eventually(t, "the other pool to be live", func() error {
+		if s := n.Status(); len(s) != 2 || s[0].Phase != plugin.Live {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	if s := n.Status()[1]; s.Resource != resource || s.Phase != plugin.Idle {
+		t.Errorf("status %+v, want %s idle", s, resource)
+	}
+	if got := n.registrations(); len(got) != 1 || !strings.HasPrefix(got[0], "intel.com/other ") {
+		t.Errorf("registrations %v, want intel.com/other alone", got)
+	}
+
+	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0))}
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]")
+	// Empty once registered: the kubelet must be told, and the pool stays.
+	n.updates <- []plugin.Pool{pool()}
+	eventually(t, "the empty list", func() error {
+		if n.list(resource) != nil || n.allocatable(resource) != 0 || n.messageCount(resource) != 2 {
+			return errors.New("it did not come")
+		}
+		return nil
+	})
+	if s := n.Status(); len(s) != 1 || s[0].Phase != plugin.Live {
+		t.Errorf("status %+v, want the empty pool live", s)
+	}
+}
+
+func TestPoolLeavesConfiguration(t *testing.T) {
+	n := liveNode(t, 37, pool(vf("0000:3b:02.0", 0)))
+	n.setHeld(map[string][]string{resource: {"0000:3b:02.0"}})
+	n.updates <- nil
+	n.waitList(resource, "0000:3b:02.0 Unhealthy [0]")
+	n.setHeld(nil)
+	eventually(t, "the pool to be gone", func() error {
+		if s := n.Status(); len(s) != 0 {
+			return errors.New("it is still shown")
+		}
+		if got := ownSockets(t, n.dir); len(got) != 0 {
+			return errors.New("its socket is still there")
+		}
+		return nil
+	})
+	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0))}
+	n.waitLive(2)
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]")
+}
+
+func TestVanishedWhileHeld(t *testing.T) {
+	n := liveNode(t, 37, pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 1)))
+	n.setHeld(map[string][]string{resource: {"0000:3b:02.1"}})
+	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0))}
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]", "0000:3b:02.1 Unhealthy [1]")
+	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.2", 0))}
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]", "0000:3b:02.1 Unhealthy [1]", "0000:3b:02.2 Healthy [0]")
+	n.setHeld(nil)
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]", "0000:3b:02.2 Healthy [0]")
+
+	// Held and unknown, as after a restart of the plugin: where it sat is lost.
+	n.setHeld(map[string][]string{resource: {"0000:3b:02.7"}})
+	n.waitList(resource, "0000:3b:02.0 Healthy [0]", "0000:3b:02.2 Healthy [0]", "0000:3b:02.7 Unhealthy")
+	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.7", 1))}
+	n.waitList(resource, "0000:3b:02.7 Healthy [1]")
+}
+
+// A device that moves to another pool while a pod holds it is in both, healthy
+// in neither, until it is free.
+func TestHeldUnderAnotherResource(t *testing.T) {
+	const other = "intel.com/other"
+	n := liveNode(t, 37, pool(vf("0000:3b:02.0", 0)))
+	n.setHeld(map[string][]string{resource: {"0000:3b:02.0"}})
+	n.updates <- []plugin.Pool{pool(), {Resource: other, Devices: []plugin.Device{vf("0000:3b:02.0", 0)}}}
+	n.waitList(resource, "0000:3b:02.0 Unhealthy [0]")
+	n.waitList(other, "0000:3b:02.0 Unhealthy [0]")
+	n.setHeld(nil)
+	n.waitList(other, "0000:3b:02.0 Healthy [0]")
+	eventually(t, "the first pool to be empty", func() error {
+		if n.Status()[1].Devices != 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+}
+
+func TestContradictionChangesNothing(t *testing.T) {
+	good := pool(vf("0000:3b:02.0", 0))
+	cases := map[string]struct {
+		update []plugin.Pool
+		want   string
+	}{
+		"no prefix":          {[]plugin.Pool{{Resource: "sriov"}}, "want a resource of the form prefix/name"},
+		"pool twice":         {[]plugin.Pool{good, {Resource: resource}}, "pool intel.com/sriov-net is given twice"},
+		"device twice":       {[]plugin.Pool{pool(vf("0000:3b:02.0"), vf("0000:3b:02.0"))}, "device 0000:3b:02.0 is given twice"},
+		"device in two":      {[]plugin.Pool{good, {Resource: "intel.com/b", Devices: good.Devices}}, "in pools intel.com/sriov-net and intel.com/b"},
+		"NUMA node -1":       {[]plugin.Pool{pool(vf("0000:3b:02.1", -1))}, "NUMA nodes [-1]"},
+		"device without id":  {[]plugin.Pool{pool(vf(""))}, "want 1 to 63 characters"},
+		"device id too long": {[]plugin.Pool{pool(vf(strings.Repeat("x", 64)))}, "want 1 to 63 characters"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var log syncBuffer
+			n := newNode(t, 37, func(o *plugin.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			n.start()
+			n.updates <- []plugin.Pool{good}
+			n.waitLive(1)
+			n.updates <- c.update
+			n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 0))}
+			n.waitList(resource, "0000:3b:02.0 Healthy [0]", "0000:3b:02.1 Healthy [0]")
+			if got := n.messageCount(resource); got != 2 {
+				t.Errorf("%d messages, want 2", got)
+			}
+			if !strings.Contains(log.String(), c.want) {
+				t.Errorf("log lacks %q:\n%s", c.want, log.String())
+			}
+		})
+	}
+}
+
+func TestAllocate(t *testing.T) {
+	vfio := func(id, group string) plugin.Device {
+		return plugin.Device{ID: id, NUMANodes: []int{0}, Driver: "vfio-pci", IOMMUGroup: group, Healthy: true}
+	}
+	sick := vf("0000:3b:02.6", 0)
+	sick.Healthy, sick.Problem = false, "link of its PF is down"
+	var calls atomic.Int32
+	n := newNode(t, 37, func(o *plugin.Options) { o.OnAllocate = func() { calls.Add(1) } })
+	n.start()
+	n.updates <- []plugin.Pool{pool(
+		vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 1), vfio("0000:3b:02.2", "42"), vfio("0000:3b:02.3", "42"), vfio("0000:3b:02.4", "43"), vfio("0000:3b:02.5", ""), sick,
+	)}
+	n.waitLive(1)
+	node := func(path string) *pluginapi.DeviceSpec {
+		return &pluginapi.DeviceSpec{HostPath: path, ContainerPath: path, Permissions: "rw"}
+	}
+	const key = "PCIDEVICE_INTEL_COM_SRIOV-NET"
+	cases := map[string]struct {
+		ids  []string
+		want *pluginapi.ContainerAllocateResponse
+		err  string
+	}{
+		"kernel driver, any order": {
+			ids: []string{"0000:3b:02.1", "0000:3b:02.0"},
+			want: &pluginapi.ContainerAllocateResponse{Envs: map[string]string{
+				key:           "0000:3b:02.0,0000:3b:02.1",
+				key + "_INFO": `{"0000:3b:02.0":{"generic":{"deviceID":"0000:3b:02.0"}},"0000:3b:02.1":{"generic":{"deviceID":"0000:3b:02.1"}}}`,
+			}},
+		},
+		"vfio": {
+			ids: []string{"0000:3b:02.4"},
+			want: &pluginapi.ContainerAllocateResponse{
+				Envs: map[string]string{
+					key:           "0000:3b:02.4",
+					key + "_INFO": `{"0000:3b:02.4":{"generic":{"deviceID":"0000:3b:02.4"},"vfio":{"dev-mount":"/dev/vfio/43","mount":"/dev/vfio/vfio"}}}`,
+				},
+				Devices: []*pluginapi.DeviceSpec{node("/dev/vfio/vfio"), node("/dev/vfio/43")},
+			},
+		},
+		"vfio, shared group": {
+			ids: []string{"0000:3b:02.2", "0000:3b:02.3"},
+			want: &pluginapi.ContainerAllocateResponse{
+				Envs: map[string]string{
+					key:           "0000:3b:02.2,0000:3b:02.3",
+					key + "_INFO": `{"0000:3b:02.2":{"generic":{"deviceID":"0000:3b:02.2"},"vfio":{"dev-mount":"/dev/vfio/42","mount":"/dev/vfio/vfio"}},"0000:3b:02.3":{"generic":{"deviceID":"0000:3b:02.3"},"vfio":{"dev-mount":"/dev/vfio/42","mount":"/dev/vfio/vfio"}}}`,
+				},
+				Devices: []*pluginapi.DeviceSpec{node("/dev/vfio/vfio"), node("/dev/vfio/42")},
+			},
+		},
+		"vfio without a group": {ids: []string{"0000:3b:02.5"}, err: "device 0000:3b:02.5 of pool intel.com/sriov-net is bound to vfio-pci and has no IOMMU group"},
+		"unknown":              {ids: []string{"0000:3b:02.0", "0000:ff:1f.7"}, err: "device 0000:ff:1f.7 is not in pool intel.com/sriov-net"},
+		"unhealthy":            {ids: []string{"0000:3b:02.6"}, err: "device 0000:3b:02.6 of pool intel.com/sriov-net is unhealthy (link of its PF is down)"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			before := calls.Load()
+			got, err := n.api(resource).Allocate(t.Context(), &pluginapi.AllocateRequest{
+				ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: c.ids}},
+			})
+			if calls.Load() != before+1 {
+				t.Errorf("OnAllocate was called %d times, want once", calls.Load()-before)
+			}
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Fatalf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &pluginapi.AllocateResponse{ContainerResponses: []*pluginapi.ContainerAllocateResponse{c.want}}
+			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+				t.Errorf("answer (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAllocateKey(t *testing.T) {
+	for resource, key := range map[string]string{
+		"intel.com/sriov":           "PCIDEVICE_INTEL_COM_SRIOV",
+		"intel.com/sriov-net":       "PCIDEVICE_INTEL_COM_SRIOV-NET",
+		"my-org.example.io/dpdk_10": "PCIDEVICE_MY-ORG_EXAMPLE_IO_DPDK_10",
+	} {
+		t.Run(resource, func(t *testing.T) {
+			n := liveNode(t, 37, plugin.Pool{Resource: resource, Devices: []plugin.Device{vf("10000:01:00.1", 0)}})
+			got, err := n.api(resource).Allocate(t.Context(), &pluginapi.AllocateRequest{
+				ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: []string{"10000:01:00.1"}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := got.ContainerResponses[0].Envs[key]; v != "10000:01:00.1" {
+				t.Errorf("%s=%q in %v", key, v, got.ContainerResponses[0].Envs)
+			}
+		})
+	}
+}
+
+func TestPreferredAllocation(t *testing.T) {
+	n := liveNode(t, 37, pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 0), vf("0000:5e:02.0", 1), vf("0000:5e:02.1", 1)))
+	got, err := n.api(resource).GetPreferredAllocation(t.Context(), &pluginapi.PreferredAllocationRequest{
+		ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
+			{AvailableDeviceIDs: []string{"0000:5e:02.1", "0000:3b:02.1", "0000:5e:02.0", "0000:ff:1f.7"}, AllocationSize: 2},
+			{AvailableDeviceIDs: []string{"0000:3b:02.0", "0000:3b:02.1", "0000:5e:02.0", "0000:5e:02.1"}, MustIncludeDeviceIDs: []string{"0000:5e:02.1"}, AllocationSize: 2},
+			{AvailableDeviceIDs: []string{"0000:ff:1f.7"}, AllocationSize: 1},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &pluginapi.PreferredAllocationResponse{ContainerResponses: []*pluginapi.ContainerPreferredAllocationResponse{
+		{DeviceIDs: []string{"0000:5e:02.0", "0000:5e:02.1"}},
+		{DeviceIDs: []string{"0000:5e:02.0", "0000:5e:02.1"}},
+		{},
+	}}
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Errorf("preferred (-want +got):\n%s", diff)
+	}
+}
+
+// Whatever the kubelet asks, the answer is no error, and names only devices
+// that are available, each once and no more than asked.
+func FuzzPreferredAllocation(f *testing.F) {
+	n := liveNode(f, 37, pool(vf("a", 0), vf("b", 0), vf("c", 1), vf("d"), vf("e", 0, 1)))
+	api := n.api(resource)
+	f.Add("abcde", "b", int32(2))
+	f.Add("aaxyz", "z", int32(5))
+	f.Add("", "abc", int32(-1))
+	f.Fuzz(func(t *testing.T, available, must string, size int32) {
+		if len(available) > 64 || len(must) > 64 {
+			return
+		}
+		// The kubelet asks for at least what must be in the answer.
+		if n := int32(len(must)); size >= 0 && size < n {
+			size = n
+		}
+		got, err := api.GetPreferredAllocation(context.Background(), &pluginapi.PreferredAllocationRequest{
+			ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
+				{AvailableDeviceIDs: ids(available), MustIncludeDeviceIDs: ids(must), AllocationSize: size},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chosen := got.ContainerResponses[0].DeviceIDs
+		if len(chosen) > max(0, int(size)) {
+			t.Errorf("%d devices for %d", len(chosen), size)
+		}
+		seen := map[string]bool{}
+		for _, id := range chosen {
+			if seen[id] || !strings.Contains(available, id) {
+				t.Errorf("%q is chosen twice or not available, in %v", id, chosen)
+			}
+			seen[id] = true
+		}
+	})
+}
+
+// ids makes one id of each letter, which protobuf wants to be valid UTF-8.
+func ids(s string) []string {
+	var all []string
+	for _, r := range strings.ToValidUTF8(s, "?") {
+		all = append(all, string(r))
+	}
+	return all
+}
+
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

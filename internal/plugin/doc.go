@@ -1,0 +1,18 @@
+// Package plugin is the plugin's face to the kubelet: one DevicePlugin server
+// a pool, its registration, and the health of its devices.
+//
+// In flow the desired pools, each time all of them, and what the kubelet says
+// pods hold. Out flow ListAndWatch messages, preferred allocations and the
+// answers to Allocate. [Servers.Run] owns all state; every RPC works on an
+// immutable snapshot, so that none waits for a scan or for another RPC: the
+// kubelet admits pods one by one and sets no deadline on these calls.
+//
+// A pool talks to the kubelet in sessions. A session has a socket of its own
+// name, which is never used again, and ends with the kubelet's stream. A
+// kubelet from 1.37 on keys its clients by resource and socket path and loses
+// track of a live one when the same path registers again (devicemanager
+// PluginConnected, plugin/v1beta1 connectClient); an older one throws out a
+// second registration when the first stream ends. So a pool registers only
+// while it has no stream, and that ListAndWatch was opened is the only sign of
+// success.
+package plugin
