@@ -43,7 +43,7 @@ test-race: ## unit tests with the race detector (product module only; needs cgo)
 .PHONY: test-lane
 test-lane: binaries ## real control plane, real kubelets, our real binaries (needs root)
 	echo "the lane, on real parts"
-	$(E2E) go test -trimpath -count=1 -v -timeout 20m .
+	$(E2E) go test -trimpath -count=1 -v -p 1 -timeout 20m ./cluster .
 
 .PHONY: binaries
 binaries: ## build Kubernetes and our binaries for the lane into e2e/.cache/bin

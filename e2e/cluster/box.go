@@ -29,18 +29,32 @@ var sysctls = map[string]string{
 	"kernel/keys/root_maxbytes": "25000000",
 }
 
+// Box is where the program runs now.
+type Box struct {
+	pid string // of the box's first process, outside
+}
+
+// Outside is the path by which a file of the box can be read from outside, as
+// long as the box is there.
+func (b *Box) Outside(path string) string { return filepath.Join("/proc", b.pid, "root", path) }
+
 // Enter runs the program again as the first process of a box, and never
 // returns: it exits as that process does. In the box it sets the box up and
 // returns. Call it first of all in main or TestMain; it needs root.
-func Enter() error {
+func Enter() (*Box, error) {
 	if os.Getenv(boxed) == "" {
 		code, err := start()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		os.Exit(code)
 	}
-	return furnish()
+	// /proc is still that of outside.
+	pid, err := os.Readlink("/proc/self")
+	if err != nil {
+		return nil, err
+	}
+	return &Box{pid: pid}, furnish()
 }
 
 // start runs this program in new namespaces and passes signals on. The kernel

@@ -84,8 +84,8 @@ func (p *Process) Resident() (int64, error) {
 	return resident * int64(os.Getpagesize()), nil
 }
 
-// tail is the end of the log, for errors.
-func (p *Process) tail() string {
+// Tail is the end of the log.
+func (p *Process) Tail() string {
 	const most = 3000
 	b, err := os.ReadFile(p.Log)
 	if err != nil {
@@ -135,7 +135,7 @@ func (p *Process) ready(ctx context.Context, most time.Duration, holds func(cont
 		}
 	}()
 	if err := Wait(ctx, most, p.Name, holds); err != nil {
-		return fmt.Errorf("%w; the end of its log:\n%s", err, p.tail())
+		return fmt.Errorf("%w; the end of its log:\n%s", err, p.Tail())
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ var foreign = []binary{
 
 var own = []binary{
 	{"simnode", "./cmd/simnode", "."},
+	{"demo", "./cmd/demo", "."},
 	{"numalane-plugin", "./cmd/plugin", ".."},
 	{"numalane-extender", "./cmd/extender", ".."},
 }

@@ -1,0 +1,63 @@
+package extender
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/numalane/numalane/pkg/allocator"
+)
+
+// Cluster is what is known of the nodes. The pod of a question is named, so
+// that what was promised to it before does not stand in its own way.
+type Cluster interface {
+	// Admit foretells what the node's kubelet would say to the pod.
+	Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict
+	// Score says how well the pod would sit on the node, from 0 to most.
+	Score(node string, pod types.UID, r *allocator.Request, most int64) int64
+	// Bind binds the pod if the node would still admit it.
+	Bind(ctx context.Context, b *v1.Binding) error
+}
+
+// Extender is the http.Handler of the verbs.
+type Extender struct {
+	cluster Cluster
+	ready   func() error
+	log     *slog.Logger
+	metrics *metrics
+	mux     *http.ServeMux
+}
+
+// New makes the handler. While ready returns an error, every call is answered
+// with it: an extender beside its scheduler is called whether it is ready or
+// not.
+func New(cluster Cluster, ready func() error, log *slog.Logger, reg prometheus.Registerer) (*Extender, error) {
+	m, err := newMetrics(reg)
+	if err != nil {
+		return nil, err
+	}
+	e := &Extender{cluster: cluster, ready: ready, log: log, metrics: m, mux: http.NewServeMux()}
+	e.mux.Handle("/filter", verb(e, "filter", e.filter))
+	e.mux.Handle("/prioritize", verb(e, "prioritize", e.prioritize))
+	e.mux.Handle("/bind", verb(e, "bind", e.bind))
+	return e, nil
+}
+
+func (e *Extender) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
+
+// verb is the handler of one verb: it reads In, and writes what answer makes of it.
+func verb[In, Out any](e *Extender, name string, answer func(context.Context, *In) (Out, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		code := serve(w, r, answer)
+		e.metrics.called(name, code, time.Since(start))
+		if code != http.StatusOK {
+			e.log.Warn("call refused", "verb", name, "code", code, "from", r.RemoteAddr)
+		}
+	})
+}

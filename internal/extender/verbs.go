@@ -1,0 +1,142 @@
+package extender
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	extenderv1 "k8s.io/kube-scheduler/extender/v1"
+
+	"github.com/numalane/numalane/pkg/allocator"
+)
+
+// question is a call of filter or prioritize.
+type question struct {
+	pod     *v1.Pod
+	nodes   []string
+	request *allocator.Request
+}
+
+func (e *Extender) question(args *extenderv1.ExtenderArgs) (*question, error) {
+	if err := e.ready(); err != nil {
+		return nil, err
+	}
+	switch {
+	case args.Pod == nil:
+		return nil, errors.New("the call has no Pod")
+	case args.NodeNames == nil && args.Nodes != nil:
+		return nil, errors.New("the call has Nodes instead of NodeNames: set nodeCacheCapable: true for this extender in the KubeSchedulerConfiguration")
+	case args.NodeNames == nil:
+		return nil, errors.New("the call has no NodeNames")
+	}
+	return &question{args.Pod, *args.NodeNames, allocator.NewRequest(args.Pod)}, nil
+}
+
+// filter tells for every node whether its kubelet would admit the pod. Each
+// node that would not has one reason: kube-scheduler takes a node without one
+// for beyond help and says nothing about it.
+func (e *Extender) filter(_ context.Context, args *extenderv1.ExtenderArgs) (*extenderv1.ExtenderFilterResult, error) {
+	start := time.Now()
+	q, err := e.question(args)
+	if err != nil {
+		return &extenderv1.ExtenderFilterResult{Error: err.Error()}, nil
+	}
+	if !q.request.Exclusive() {
+		return &extenderv1.ExtenderFilterResult{NodeNames: &q.nodes}, nil
+	}
+	pass := make([]string, 0, len(q.nodes)) // never nil: kube-scheduler takes nil for no answer
+	out := &extenderv1.ExtenderFilterResult{
+		FailedNodes:                extenderv1.FailedNodesMap{},
+		FailedAndUnresolvableNodes: extenderv1.FailedNodesMap{},
+	}
+	var refused tally
+	for _, node := range q.nodes {
+		v := e.cluster.Admit(node, q.pod.UID, q.request)
+		switch {
+		case v.OK():
+			pass = append(pass, node)
+			continue
+		case v.Reason.Unresolvable():
+			out.FailedAndUnresolvableNodes[node] = v.Reason.String()
+		default:
+			out.FailedNodes[node] = v.Reason.String()
+		}
+		refused.add(v.Reason)
+	}
+	out.NodeNames = &pass
+	e.metrics.filtered(&refused)
+	e.log.Debug("filter", "pod", q.pod.Namespace+"/"+q.pod.Name, "nodes", len(q.nodes), "pass", len(pass), "took", time.Since(start))
+	return out, nil
+}
+
+// fine is the resolution in which scores are compared before they are told.
+const fine = 1 << 20
+
+// prioritize tells how well the pod would sit on each node.
+//
+// kube-scheduler neither normalises nor clamps what an extender says, and
+// reads only 0 to 10. So the nodes are spread over 1 to 10 between the worst
+// and the best of them, as its own plugins do among themselves: near equals
+// stay near, and the best does not tie with the second for want of steps. 0 is
+// left to nodes that would refuse the pod by now.
+func (e *Extender) prioritize(_ context.Context, args *extenderv1.ExtenderArgs) (extenderv1.HostPriorityList, error) {
+	q, err := e.question(args)
+	if err != nil {
+		// The answer is a bare list, without a place for an error.
+		return nil, &fault{http.StatusBadRequest, err}
+	}
+	out := make(extenderv1.HostPriorityList, len(q.nodes))
+	for i, node := range q.nodes {
+		out[i].Host = node
+	}
+	if !q.request.Exclusive() {
+		return out, nil
+	}
+	worst, best := int64(fine), int64(0)
+	for i := range out {
+		s := min(e.cluster.Score(out[i].Host, q.pod.UID, q.request, fine), fine)
+		out[i].Score = s
+		if s > 0 {
+			worst, best = min(worst, s), max(best, s)
+		}
+	}
+	for i := range out {
+		out[i].Score = spread(out[i].Score, worst, best)
+	}
+	return out, nil
+}
+
+// spread maps worst to 1 and best to MaxExtenderPriority, and nothing to 0.
+func spread(s, worst, best int64) int64 {
+	const steps = extenderv1.MaxExtenderPriority - 1
+	switch {
+	case s <= 0:
+		return 0
+	case worst == best:
+		return extenderv1.MaxExtenderPriority
+	}
+	return 1 + (s-worst)*steps/(best-worst)
+}
+
+func (e *Extender) bind(ctx context.Context, args *extenderv1.ExtenderBindingArgs) (*extenderv1.ExtenderBindingResult, error) {
+	err := e.ready()
+	if err == nil && (args.PodName == "" || args.PodNamespace == "" || args.PodUID == "" || args.Node == "") {
+		err = fmt.Errorf("the call lacks one of PodName %q, PodNamespace %q, PodUID %q and Node %q", args.PodName, args.PodNamespace, args.PodUID, args.Node)
+	}
+	if err == nil {
+		err = e.cluster.Bind(ctx, &v1.Binding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: args.PodNamespace, Name: args.PodName, UID: args.PodUID},
+			Target:     v1.ObjectReference{Kind: "Node", Name: args.Node},
+		})
+	}
+	if err != nil {
+		e.log.Info("pod not bound", "pod", args.PodNamespace+"/"+args.PodName, "node", args.Node, "err", err)
+		return &extenderv1.ExtenderBindingResult{Error: err.Error()}, nil
+	}
+	e.log.Debug("bind", "pod", args.PodNamespace+"/"+args.PodName, "node", args.Node)
+	return &extenderv1.ExtenderBindingResult{}, nil
+}

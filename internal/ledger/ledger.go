@@ -1,0 +1,264 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/numalane/numalane/pkg/allocator"
+)
+
+// Policy says which nodes pods may go to although their state is not known.
+// The zero value refuses them all to pods that ask for something exclusive: a
+// node that publishes nothing promises nothing.
+type Policy struct {
+	AdmitAbsent     bool // the node publishes nothing
+	AdmitUnreadable bool // it publishes what cannot be read, or contradicts itself
+	AdmitNewer      bool // it publishes a newer format
+}
+
+func (p Policy) admits(r allocator.Reason) bool {
+	switch r {
+	case allocator.NoState:
+		return p.AdmitAbsent
+	case allocator.UnreadableState:
+		return p.AdmitUnreadable
+	case allocator.NewerState:
+		return p.AdmitNewer
+	}
+	return false
+}
+
+// Ledger knows what every node has and who holds it. Its methods may be
+// called from any goroutine.
+type Ledger struct {
+	log     *slog.Logger
+	policy  Policy
+	metrics *metrics
+
+	client   corev1.PodsGetter
+	informed struct{ nodes, pods cache.SharedIndexInformer }
+	pods     corelisters.PodLister
+	synced   atomic.Bool
+
+	// write is held by whoever changes what is known: the two watches, Bind
+	// and settle. It is never held during a call to the API.
+	write    sync.Mutex
+	promised map[types.UID][]string // nodes that a pod is promised to
+
+	// read guards the map alone, so that questions never wait for a change.
+	read  sync.RWMutex
+	nodes map[string]*node
+}
+
+// New makes a Ledger that asks client. Nothing happens before Run.
+func New(client kubernetes.Interface, policy Policy, log *slog.Logger, reg prometheus.Registerer) (*Ledger, error) {
+	l := &Ledger{
+		log:      log,
+		policy:   policy,
+		metrics:  newMetrics(),
+		client:   client.CoreV1(),
+		promised: map[types.UID][]string{},
+		nodes:    map[string]*node{},
+	}
+	l.informed.nodes = coreinformers.NewNodeInformer(client, 0, nil)
+	l.informed.pods = coreinformers.NewFilteredPodInformer(client, v1.NamespaceAll, 0,
+		cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, liveOnly)
+	l.pods = corelisters.NewPodLister(l.informed.pods.GetIndexer())
+	if err := errors.Join(l.informed.nodes.SetTransform(stripNode), l.informed.pods.SetTransform(stripPod)); err != nil {
+		return nil, fmt.Errorf("set up the watches: %w", err)
+	}
+	if err := errors.Join(l.metrics.register(reg), reg.Register(census{l})); err != nil {
+		return nil, fmt.Errorf("register the ledger's metrics: %w", err)
+	}
+	return l, nil
+}
+
+// Run watches until ctx ends.
+func (l *Ledger) Run(ctx context.Context) error {
+	nodes, err := l.informed.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { l.setNode(obj.(*v1.Node)) },
+		UpdateFunc: func(_, obj any) { l.setNode(obj.(*v1.Node)) },
+		DeleteFunc: func(obj any) { l.dropNode(last[*v1.Node](obj)) },
+	})
+	if err != nil {
+		return fmt.Errorf("watch Nodes: %w", err)
+	}
+	pods, err := l.informed.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { l.setPod(obj.(*v1.Pod)) },
+		UpdateFunc: func(old, obj any) { l.replacePod(old.(*v1.Pod), obj.(*v1.Pod)) },
+		DeleteFunc: func(obj any) { l.dropPod(last[*v1.Pod](obj)) },
+	})
+	if err != nil {
+		return fmt.Errorf("watch Pods: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { l.informed.nodes.RunWithContext(ctx); return nil })
+	g.Go(func() error { l.informed.pods.RunWithContext(ctx); return nil })
+	g.Go(func() error {
+		if cache.WaitForCacheSync(ctx.Done(), nodes.HasSynced, pods.HasSynced) {
+			l.synced.Store(true)
+			l.log.Info("the ledger is complete", "nodes", len(l.informed.nodes.GetStore().ListKeys()), "pods", len(l.informed.pods.GetStore().ListKeys()))
+		}
+		return nil
+	})
+	g.Go(func() error { l.settleRegularly(ctx); return nil })
+	return g.Wait()
+}
+
+// HasSynced tells whether the watches have shown everything that there was at
+// the start. Before that no answer means anything.
+func (l *Ledger) HasSynced() bool { return l.synced.Load() }
+
+// Admit foretells what the node's kubelet will say to the pod, were it bound
+// now. What is already promised to this very pod does not stand in its way.
+func (l *Ledger) Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict {
+	v := l.snapshot(node).admit(pod, r)
+	if l.policy.admits(v.Reason) {
+		return allocator.Verdict{Reason: allocator.Admitted, Container: -1}
+	}
+	return v
+}
+
+// Score says how useful the room is that the pod leaves on the node, from 0 to
+// most. It is 0 for a node that refuses the pod, or whose state is not known.
+func (l *Ledger) Score(node string, pod types.UID, r *allocator.Request, most int64) int64 {
+	return l.snapshot(node).score(pod, r, most)
+}
+
+func (l *Ledger) snapshot(name string) *snapshot {
+	l.read.RLock()
+	n := l.nodes[name]
+	l.read.RUnlock()
+	if n == nil {
+		return &absent
+	}
+	return n.now.Load()
+}
+
+// absent is the snapshot of a node that nobody has heard of.
+var absent = snapshot{reason: allocator.NoState}
+
+// at is the node of this name, made when it is new. The caller holds write.
+func (l *Ledger) at(name string) *node {
+	if n := l.nodes[name]; n != nil {
+		return n
+	}
+	n := newNode(name)
+	l.read.Lock()
+	l.nodes[name] = n
+	l.read.Unlock()
+	return n
+}
+
+// publish makes a change of a node known, and forgets one of which nothing is
+// left. The caller holds write.
+func (l *Ledger) publish(n *node) {
+	if n.forgotten() {
+		l.read.Lock()
+		delete(l.nodes, n.name)
+		l.read.Unlock()
+		return
+	}
+	n.rebuild(l.log, l.metrics)
+}
+
+func (l *Ledger) setNode(obj *v1.Node) {
+	l.write.Lock()
+	defer l.write.Unlock()
+	n := l.at(obj.Name)
+	if n.describe(obj, l.log) {
+		l.publish(n)
+	}
+}
+
+func (l *Ledger) dropNode(obj *v1.Node) {
+	l.write.Lock()
+	defer l.write.Unlock()
+	if n := l.nodes[obj.Name]; n != nil {
+		n.undescribe()
+		l.publish(n)
+	}
+}
+
+// replacePod is for an update, which after a broken watch may show another
+// pod of the same name.
+func (l *Ledger) replacePod(old, pod *v1.Pod) {
+	if old.UID != pod.UID {
+		l.dropPod(old)
+	}
+	l.setPod(pod)
+}
+
+func (l *Ledger) setPod(pod *v1.Pod) {
+	if pod.Spec.NodeName == "" && !isTerminal(pod) {
+		return // it holds nothing; what it is promised, Bind knows
+	}
+	c := newClaim(pod)
+	if isTerminal(pod) || !c.request.Exclusive() {
+		l.dropPod(pod)
+		return
+	}
+	l.write.Lock()
+	defer l.write.Unlock()
+	// Whatever was promised to the pod is now a fact, here or elsewhere. Here
+	// the one becomes the other in a single step.
+	l.unpromise(pod.UID, pod.Spec.NodeName)
+	n := l.at(pod.Spec.NodeName)
+	if old := n.bound[pod.UID]; old != nil {
+		if old.sameAs(pod) {
+			return // a change that nothing here depends on
+		}
+		c.doubt = old.doubt
+	}
+	n.bound[pod.UID] = c
+	delete(n.promises, pod.UID)
+	l.publish(n)
+}
+
+func (l *Ledger) dropPod(pod *v1.Pod) {
+	l.write.Lock()
+	defer l.write.Unlock()
+	l.unpromise(pod.UID, "")
+	if n := l.nodes[pod.Spec.NodeName]; n != nil && n.bound[pod.UID] != nil {
+		delete(n.bound, pod.UID)
+		l.publish(n)
+	}
+}
+
+// unpromise takes back what was promised to a pod, but leaves the node spared
+// to the caller, who changes it further. The caller holds write.
+func (l *Ledger) unpromise(pod types.UID, spared string) {
+	for _, name := range l.promised[pod] {
+		if n := l.nodes[name]; n != nil && name != spared {
+			delete(n.promises, pod)
+			l.publish(n)
+		}
+	}
+	delete(l.promised, pod)
+}
+
+// last is the object of a deletion, which a broken watch wraps.
+func last[T any](obj any) T {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	return obj.(T)
+}
+
+func isTerminal(pod *v1.Pod) bool {
+	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
+}
