@@ -168,7 +168,7 @@ func (n *Node) config() *kubeletconfig.KubeletConfiguration {
 		FailCgroupV1:                  &no,
 		CgroupsPerQOS:                 &no,
 		CgroupDriver:                  "cgroupfs",
-		EnforceNodeAllocatable:        []string{},
+		EnforceNodeAllocatable:        []string{"none"}, // an empty list would be the default
 		FailSwapOn:                    &no,
 		MakeIPTablesUtilChains:        &no,
 		ProtectKernelDefaults:         true,

@@ -1,0 +1,89 @@
+package kubelet
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// HeldDevice is one device that a container holds.
+type HeldDevice struct {
+	PodUID, Container, Resource, ID string
+	// NUMANodes are those that the device had when it was allocated, ascending.
+	NUMANodes []int
+}
+
+// DeviceState is a kubelet's kubelet_internal_checkpoint.
+type DeviceState struct {
+	Held []HeldDevice // by pod UID, container, resource, id
+	// Unknown names fields that this version does not understand.
+	Unknown []string
+}
+
+// checkpointFile: devicemanager/checkpoint, Data. It has been of this format
+// since Kubernetes 1.20.
+type checkpointFile struct {
+	Data *struct {
+		PodDeviceEntries []struct {
+			PodUID        string
+			ContainerName string
+			ResourceName  string
+			DeviceIDs     map[int64][]string // by NUMA id, a device once for each of its nodes
+			AllocResp     json.RawMessage
+		}
+		RegisteredDevices map[string][]string // the healthy ones
+	}
+	Checksum uint64
+}
+
+// ParseDeviceState reads kubelet_internal_checkpoint.
+func ParseDeviceState(b []byte) (DeviceState, error) {
+	var f checkpointFile
+	unknown, err := decode(b, &f)
+	if err != nil {
+		return DeviceState{}, fmt.Errorf("decode kubelet_internal_checkpoint: %w", err)
+	}
+	if f.Data == nil {
+		return DeviceState{}, errors.New("decode kubelet_internal_checkpoint: no Data: the format is unknown")
+	}
+	s := DeviceState{Unknown: unknown}
+	for _, e := range f.Data.PodDeviceEntries {
+		for _, node := range slices.Sorted(maps.Keys(e.DeviceIDs)) {
+			for _, id := range e.DeviceIDs[node] {
+				d := HeldDevice{PodUID: e.PodUID, Container: e.ContainerName, Resource: e.ResourceName, ID: id}
+				if node >= 0 { // -1 is devicemanager nodeWithoutTopology
+					d.NUMANodes = []int{int(node)}
+				}
+				s.Held = append(s.Held, d)
+			}
+		}
+	}
+	s.Held = mergeDevices(s.Held)
+	return s, nil
+}
+
+// mergeDevices sorts devices and makes one of those that are listed once for
+// each of their NUMA nodes.
+func mergeDevices(ds []HeldDevice) []HeldDevice {
+	slices.SortStableFunc(ds, HeldDevice.compare)
+	merged := ds[:0]
+	for _, d := range ds {
+		if n := len(merged); n > 0 && merged[n-1].compare(d) == 0 {
+			nodes := append(merged[n-1].NUMANodes, d.NUMANodes...)
+			slices.Sort(nodes)
+			merged[n-1].NUMANodes = slices.Compact(nodes)
+			continue
+		}
+		merged = append(merged, d)
+	}
+	return merged
+}
+
+func (d HeldDevice) compare(o HeldDevice) int {
+	return cmp.Or(strings.Compare(d.PodUID, o.PodUID), strings.Compare(d.Container, o.Container),
+		strings.Compare(d.Resource, o.Resource), strings.Compare(d.ID, o.ID))
+}

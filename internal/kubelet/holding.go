@@ -1,0 +1,183 @@
+package kubelet
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// WholePod stands in the place of a container's name for what a pod with
+// pod-level resources holds as a whole, its containers sharing or splitting it
+// (gate PodLevelResourceManagers). It is no valid container name.
+const WholePod = "(pod)"
+
+// share is what one container holds.
+type share struct {
+	cpus    topology.CPUSet
+	memory  []topology.MemoryAllocation
+	devices []HeldDevice
+}
+
+func (s *share) isEmpty() bool {
+	return s.cpus.IsEmpty() && len(s.memory) == 0 && len(s.devices) == 0
+}
+
+// holding is what a pod holds, by container name.
+type holding map[string]*share
+
+func (h holding) of(container string) *share {
+	s, ok := h[container]
+	if !ok {
+		s = &share{}
+		h[container] = s
+	}
+	return s
+}
+
+// asWhole accounts a pod-level allocation once: the managers list it again
+// with each container that shares it (cpumanager allocatePodForAdd).
+func (h holding) asWhole(cpus topology.CPUSet, memory []topology.MemoryAllocation) {
+	if cpus.IsEmpty() && len(memory) == 0 {
+		return
+	}
+	for _, s := range h {
+		if !cpus.IsEmpty() {
+			s.cpus = topology.CPUSet{}
+		}
+		if len(memory) > 0 {
+			s.memory = nil
+		}
+	}
+	whole := h.of(WholePod)
+	whole.cpus, whole.memory = cpus, memory
+}
+
+// overlaps tells whether two holdings have a device, a CPU or a block of
+// memory in common.
+func (h holding) overlaps(o holding) bool {
+	for _, a := range h {
+		for _, b := range o {
+			if a.overlaps(b) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *share) overlaps(o *share) bool {
+	if !s.cpus.Intersection(o.cpus.CPUSet).IsEmpty() {
+		return true
+	}
+	for _, d := range s.devices {
+		if slices.ContainsFunc(o.devices, func(e HeldDevice) bool { return d.Resource == e.Resource && d.ID == e.ID }) {
+			return true
+		}
+	}
+	for _, m := range s.memory {
+		if slices.ContainsFunc(o.memory, func(n topology.MemoryAllocation) bool {
+			return m.Type == n.Type && m.Size == n.Size && slices.Equal(m.NUMANodes, n.NUMANodes)
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// holdings joins the three managers' accounts, by pod UID.
+func holdings(cpu *CPUState, memory *MemoryState, devices *DeviceState) map[string]holding {
+	pods := map[string]holding{}
+	of := func(uid string) holding {
+		if pods[uid] == nil {
+			pods[uid] = holding{}
+		}
+		return pods[uid]
+	}
+	for uid, containers := range cpu.Containers {
+		for name, set := range containers {
+			of(uid).of(name).cpus = set
+		}
+	}
+	for uid, containers := range memory.Containers {
+		for name, blocks := range containers {
+			of(uid).of(name).memory = blocks
+		}
+	}
+	for _, d := range devices.Held {
+		s := of(d.PodUID).of(d.Container)
+		s.devices = append(s.devices, d)
+	}
+	whole := map[string]bool{}
+	for uid := range cpu.Pods {
+		whole[uid] = true
+	}
+	for uid := range memory.Pods {
+		whole[uid] = true
+	}
+	for uid := range whole {
+		of(uid).asWhole(cpu.Pods[uid], memory.Pods[uid])
+	}
+	return pods
+}
+
+// allocation writes a holding down in the contract's words.
+func (h holding) allocation(uid string, numaOf map[int]int, groups deviceIndex) topology.Allocation {
+	a := topology.Allocation{Version: topology.ContractVersion, UID: uid}
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		s := h[name]
+		if s.isEmpty() {
+			continue
+		}
+		a.Containers = append(a.Containers, topology.ContainerAllocation{
+			Name:    name,
+			CPUs:    byNUMANode(s.cpus, numaOf),
+			Memory:  s.memory,
+			Devices: byGroup(s.devices, groups),
+		})
+	}
+	return a
+}
+
+// byNUMANode splits a set of CPUs. One that has gone offline since is on no node.
+func byNUMANode(cpus topology.CPUSet, numaOf map[int]int) map[int]topology.CPUSet {
+	ids := map[int][]int{}
+	for _, cpu := range cpus.List() {
+		node, ok := numaOf[cpu]
+		if !ok {
+			node = topology.NoNUMANode
+		}
+		ids[node] = append(ids[node], cpu)
+	}
+	var out map[int]topology.CPUSet
+	for node, list := range ids {
+		put(&out, node, topology.NewCPUSet(list...))
+	}
+	return out
+}
+
+func byGroup(ds []HeldDevice, index deviceIndex) []topology.DeviceAllocation {
+	var out []topology.DeviceAllocation
+	for _, d := range ds {
+		nodes, pf := index.place(d)
+		i := slices.IndexFunc(out, func(a topology.DeviceAllocation) bool {
+			return a.Resource == d.Resource && a.PF == pf && slices.Equal(a.NUMANodes, nodes)
+		})
+		if i < 0 {
+			i = len(out)
+			out = append(out, topology.DeviceAllocation{Resource: d.Resource, NUMANodes: nodes, PF: pf})
+		}
+		out[i].IDs = append(out[i].IDs, d.ID)
+	}
+	slices.SortFunc(out, func(a, b topology.DeviceAllocation) int {
+		if c := strings.Compare(a.Resource, b.Resource); c != 0 {
+			return c
+		}
+		if c := slices.Compare(a.NUMANodes, b.NUMANodes); c != 0 {
+			return c
+		}
+		return strings.Compare(a.PF, b.PF)
+	})
+	return out
+}

@@ -1,0 +1,170 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
+
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// Reader reads one kubelet. Its methods may be called from any goroutine.
+type Reader struct {
+	o            Options
+	log          *slog.Logger
+	podResources PodResources
+	conn         *grpc.ClientConn // nil when Options.PodResources was given
+	changes      changes
+
+	mu          sync.Mutex // one reading at a time
+	settings    settings
+	allocatable *Allocatable // the last answer; nil: none yet
+	timer       *time.Timer
+	said        string
+}
+
+// NewReader prepares to read; nothing of the kubelet needs to be there yet.
+func NewReader(o Options) (*Reader, error) {
+	o = o.withDefaults()
+	r := &Reader{o: o, log: o.Logger.With("component", "kubelet"), podResources: o.PodResources}
+	r.settings = settings{o: &r.o, log: r.log, stale: true}
+	if r.podResources == nil {
+		conn, err := dialPodResources(o.PodResourcesSocket)
+		if err != nil {
+			return nil, err
+		}
+		r.conn, r.podResources = conn, podresources.NewPodResourcesListerClient(conn)
+	}
+	return r, nil
+}
+
+// Close gives the connection to PodResources back.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	if r.conn == nil {
+		return nil
+	}
+	return r.conn.Close()
+}
+
+// Read says what the node is, has and has given away. An error says what is
+// missing for that; the caller's last state stays good, and Changed tells when
+// to try again.
+func (r *Reader) Read(ctx context.Context, in Input) (topology.NodeState, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	state, err := r.read(ctx, &in)
+	switch {
+	case err != nil:
+		r.again(retryRead)
+	case r.settings.stale:
+		r.again(time.Until(r.settings.next))
+	}
+	return state, err
+}
+
+// retryRead is for what no file tells: a kubelet that does not answer yet.
+const retryRead = time.Second
+
+func (r *Reader) again(after time.Duration) {
+	if r.timer == nil {
+		r.timer = time.AfterFunc(after, r.changes.tell)
+	} else {
+		r.timer.Reset(after)
+	}
+}
+
+// HeldDevices are the ids of the devices that the kubelet has noted as held,
+// by resource, those of ended pods too until it takes them back. It needs
+// neither the API nor a configuration.
+func (r *Reader) HeldDevices() (map[string][]string, error) {
+	b, err := os.ReadFile(filepath.Join(r.o.DevicePluginDir, checkpointName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what devices are held: %w", err)
+	}
+	s, err := ParseDeviceState(b)
+	if err != nil {
+		return nil, err
+	}
+	var held map[string][]string
+	for _, d := range s.Held {
+		put(&held, d.Resource, append(held[d.Resource], d.ID))
+	}
+	for resource, ids := range held {
+		slices.Sort(ids)
+		held[resource] = slices.Compact(ids)
+	}
+	return held, nil
+}
+
+func (r *Reader) read(ctx context.Context, in *Input) (topology.NodeState, error) {
+	if r.changes.takeRestart() {
+		r.settings.restart()
+	}
+	config, err := r.settings.get(ctx)
+	if err != nil {
+		return topology.NodeState{}, err
+	}
+	s := &Snapshot{Config: config}
+	if s.Allocatable, err = r.askAllocatable(ctx); err != nil {
+		return topology.NodeState{}, err
+	}
+	faults := readFiles(&r.o, s)
+	if s.NeedsActive(in) {
+		if s.Active, err = askActive(ctx, r.podResources); err != nil {
+			faults = append(faults, err)
+			if s.Lost.any() {
+				return topology.NodeState{}, errors.Join(faults...)
+			}
+		}
+	}
+	r.say(errors.Join(faults...))
+	return Assemble(s, in)
+}
+
+// askAllocatable takes the last answer of a kubelet that does not answer: it
+// is down, and gives nothing away.
+func (r *Reader) askAllocatable(ctx context.Context) (Allocatable, error) {
+	a, err := askAllocatable(ctx, r.podResources)
+	if err == nil {
+		r.allocatable = &a
+	}
+	if r.allocatable == nil {
+		return Allocatable{}, err
+	}
+	return *r.allocatable, nil
+}
+
+// say logs a fault when it comes and when it is gone.
+func (r *Reader) say(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text == r.said {
+		return
+	}
+	r.said = text
+	if err == nil {
+		r.log.Info("the kubelet's state is read in full again")
+		return
+	}
+	r.log.Warn("the kubelet's state cannot be read in full", "err", err)
+}
