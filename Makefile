@@ -1,82 +1,108 @@
 # numalane. "make" alone lists what there is.
 .SILENT:
+.NOTPARALLEL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-TOOLS := $(CURDIR)/.cache/tools
+# One setting for everything that is compiled: both are part of the build
+# cache's key, so that test, build, lint and the lane share what they compile.
+# What the user set with "go env -w" stays.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell go env GOFLAGS)) -trimpath)
+
+# The folder is named after what is pinned: other pins or another Go are built anew.
+TOOLS := .cache/tools/$(shell (go env GOVERSION; cat hack/tools/go.mod hack/tools/go.sum) | sha256sum | cut -c1-16)
 FUZZTIME ?= 20s
-# One setting for all of e2e/: both are part of the build cache's key.
-E2E := cd e2e && export CGO_ENABLED=0 &&
+BENCH ?= .
+PKG ?= ./...
+E2E := cd e2e &&
 
 .PHONY: help
 help: ## list the targets
 	echo "numalane: NUMA-local SR-IOV scheduling for Kubernetes"
 	echo
-	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
+	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build numalane-plugin and numalane-extender into bin/
-	echo "building bin/numalane-plugin and bin/numalane-extender"
-	CGO_ENABLED=0 go build -trimpath -o bin/numalane-plugin ./cmd/plugin
-	CGO_ENABLED=0 go build -trimpath -o bin/numalane-extender ./cmd/extender
+	echo "building bin/numalane-plugin and bin/numalane-extender: a minute or two the first time"
+	go build -o bin/numalane-plugin ./cmd/plugin
+	go build -o bin/numalane-extender ./cmd/extender
 
 .PHONY: demo
-demo: binaries ## show the problem and the cure on a real Kubernetes; KEEP=1 leaves it running
-	$(E2E) .cache/bin/demo $(if $(KEEP),--keep)
+demo: binaries ## show the problem and the cure on a real Kubernetes (needs root); KEEP=1 leaves it running
+	$(E2E) .cache/bin/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 .PHONY: test
 test: test-unit test-lane ## prove it: unit tests of both modules, fuzz seeds, and the lane on real parts
 
 .PHONY: test-unit
 test-unit: ## unit tests and fuzz seeds of both modules
-	echo "unit tests and fuzz seeds"
+	echo "unit tests and fuzz seeds: some minutes to compile the first time"
 	go test ./...
-	$(E2E) go test -trimpath ./demo/...
+	$(E2E) go test ./demo/...
 
 .PHONY: test-race
-test-race: ## unit tests with the race detector (product module only; needs cgo)
-	echo "unit tests with the race detector"
+test-race: ## unit tests with the race detector (product module only; needs a C compiler)
+	set -- $$(go env CC); command -v "$$1" >/dev/null || { \
+	  echo "the race detector needs cgo, and there is no $$1: apt-get install gcc (make test-unit runs the same tests without it)" >&2; exit 1; }
+	echo "unit tests with the race detector: some minutes to compile the first time"
 	CGO_ENABLED=1 go test -race ./...
 
 .PHONY: test-lane
 test-lane: binaries ## real control plane, real kubelets, our real binaries (needs root)
 	echo "the lane, on real parts"
-	$(E2E) go test -trimpath -count=1 -v -p 1 -timeout 20m ./cluster .
+	$(E2E) go test -count=1 -v -p 1 -timeout 20m ./cluster .
 
 .PHONY: binaries
 binaries: ## build Kubernetes and our binaries for the lane into e2e/.cache/bin
-	$(E2E) go run -trimpath ./cmd/build
+	$(E2E) go run ./cmd/build
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (20s)
-	for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
-	  echo "fuzzing $$pkg $$f for $(FUZZTIME)"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+fuzz: ## run every fuzz target of PKG (./...) for FUZZTIME (20s)
+	echo "looking for fuzz targets in $(PKG)"
+	tests=$$(go test -list '^Fuzz' $(PKG)); \
+	targets=$$(awk '/^Fuzz/ {name[++n] = $$1} /^ok/ {for (i = 1; i <= n; i++) print $$2, name[i]; n = 0}' <<<"$$tests"); \
+	[ -n "$$targets" ] || { echo "no fuzz target in $(PKG)" >&2; exit 1; }; \
+	while read -r pkg target; do \
+	  echo "fuzzing $$pkg $$target for $(FUZZTIME)"; \
+	  go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null; \
+	done <<<"$$targets"
 
 .PHONY: bench
-bench: ## benchmarks
-	go test -run '^$$' -bench . -benchmem ./...
+bench: ## run the benchmarks BENCH (all) of PKG (./...)
+	echo "benchmarks"
+	go test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 
 .PHONY: lint
 lint: tools ## golangci-lint on both modules
-	echo "golangci-lint"
+	echo "golangci-lint: the product"
 	$(TOOLS)/golangci-lint run ./...
-	$(E2E) $(TOOLS)/golangci-lint run ./...
+	echo "golangci-lint: e2e/"
+	$(E2E) ../$(TOOLS)/golangci-lint run ./...
 
 .PHONY: fmt
 fmt: tools ## format with gofumpt
-	$(TOOLS)/gofumpt -w cmd internal pkg hack e2e deploy
+	git ls-files -z --cached --others --exclude-standard --deduplicate '*.go' | xargs -0 $(TOOLS)/gofumpt -w
+
+.PHONY: verify
+verify: ## go.mod of both modules is tidy, and go vet finds nothing
+	for m in . e2e; do echo "go mod tidy changes nothing: $$m"; (cd "$$m" && go mod tidy -diff); done
+	echo "go vet"
+	go vet ./...
 
 .PHONY: tools
-tools: $(TOOLS)/.stamp ## build the pinned tools of hack/tools
+tools: $(TOOLS)/.complete ## build the pinned tools of hack/tools
 
-$(TOOLS)/.stamp: hack/tools/go.sum
-	echo "building the tools of hack/tools: about two minutes the first time"
+$(TOOLS)/.complete:
+	echo "building the tools of hack/tools: two or three minutes the first time"
+	rm -rf .cache/tools
 	mkdir -p $(TOOLS)
-	cd hack/tools && CGO_ENABLED=0 GOBIN=$(TOOLS) go install -trimpath tool
+	cd hack/tools && GOBIN="$(CURDIR)/$(TOOLS)" go install tool
 	touch $@
 
 .PHONY: clean
-clean: ## remove what was built, caches too
+clean: ## remove what was built, the lane's Kubernetes and the tools too
 	rm -rf bin .cache e2e/.cache

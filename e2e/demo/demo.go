@@ -101,8 +101,8 @@ The cluster runs until you interrupt this (Ctrl-C). In another terminal:
 
   kubectl get pods -o wide                                    # where the pods are
   kubectl get node edge-1 -o jsonpath='{.metadata.annotations}'   # what a node publishes
-  kubectl get pod large-00 -o jsonpath='{.metadata.annotations}'  # what a pod holds
-  kubectl delete pod large-00                                 # make room, then
+  kubectl get pod worker-00 -o jsonpath='{.metadata.annotations}'  # what a pod holds
+  kubectl delete pod worker-00                                 # make room, then
   kubectl apply -f %s    # watch a pod find it
 `, box.Outside(d.c.Kubeconfig), kubectl, filepath.Join(d.Deploy, "example-cnf.yaml"))
 	<-ctx.Done()

@@ -9,10 +9,11 @@ import (
 func machines() []namedMachine {
 	x710, ixgbe := sysfstest.X710, sysfstest.Intel82599
 	return []namedMachine{
-		{"edge-1", sysfstest.Uniform(2, 4, 2, x710("0000:3b:00.0", 0, 7), x710("0000:af:00.0", 1, 2))},
-		{"edge-2", sysfstest.Uniform(2, 6, 2, ixgbe("0000:3b:00.0", 0, 5), x710("0000:af:00.0", 1, 8))},
-		{"edge-3", sysfstest.Uniform(2, 8, 2, x710("0000:3b:00.0", 0, 4), ixgbe("0000:af:00.0", 1, 6))},
-		{"edge-4", sysfstest.Uniform(4, 4, 2, x710("0000:21:00.0", 0, 6), x710("0000:41:00.0", 1, 1))},
+		{"edge-1", sysfstest.Uniform(2, 4, 2, x710("0000:3b:00.0", 0, 5), x710("0000:af:00.0", 1, 8))},
+		{"edge-2", sysfstest.Uniform(2, 6, 2, ixgbe("0000:3b:00.0", 0, 4), x710("0000:af:00.0", 1, 2))},
+		{"edge-3", sysfstest.Uniform(2, 8, 2, x710("0000:3b:00.0", 0, 1), ixgbe("0000:af:00.0", 1, 7))},
+		{"edge-4", sysfstest.Uniform(4, 4, 2, x710("0000:21:00.0", 0, 6), x710("0000:41:00.0", 1, 1),
+			ixgbe("0000:61:00.0", 2, 2), x710("0000:81:00.0", 3, 1))},
 	}
 }
 
@@ -23,6 +24,6 @@ type namedMachine struct {
 
 // shapes are the pods, in turn.
 var shapes = [...]Shape{
-	{Name: "large", CPUs: 4, VFs: 2},
-	{Name: "small", CPUs: 2, VFs: 1},
+	{Name: "worker", CPUs: 4, VFs: 2},
+	{Name: "gateway", CPUs: 2, VFs: 3},
 }
