@@ -56,8 +56,7 @@ func start(t *testing.T, numalane bool) *cluster.Cluster {
 				t.Logf("the end of the log of %s:\n%s", p.Name, p.Tail())
 			}
 		}
-		c.Stop()
-		if err := os.RemoveAll(cluster.Dir + "/etcd"); err != nil {
+		if err := c.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -158,7 +157,11 @@ func unschedulable(p *corev1.Pod) bool {
 func TestDemo(t *testing.T) {
 	var out strings.Builder
 	d := demo.Demo{Out: &out, Bin: bin(t), Deploy: filepath.Join("..", "deploy")}
-	t.Cleanup(d.Stop)
+	t.Cleanup(func() {
+		if err := d.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	line, err := d.Run(t.Context())
 	t.Log(out.String())
 	if err != nil {

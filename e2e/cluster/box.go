@@ -130,7 +130,7 @@ func furnish() error {
 		}
 	}
 	for name, value := range sysctls {
-		file := filepath.Join(Dir, "sysctl", filepath.Base(filepath.Dir(name))+"-"+filepath.Base(name))
+		file := filepath.Join(filepath.Dir(Dir), "sysctl", filepath.Base(filepath.Dir(name))+"-"+filepath.Base(name))
 		if err := writeFile(file, value+"\n"); err != nil {
 			return err
 		}

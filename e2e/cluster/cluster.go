@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -52,10 +53,12 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	secret := make([]byte, 16)
 	rand.Read(secret)
+	if err := os.MkdirAll(Dir, 0o755); err != nil {
+		return nil, err
+	}
 	c := &Cluster{opts: o, Kubeconfig: filepath.Join(Dir, "kubeconfig"), token: hex.EncodeToString(secret)}
 	if err := c.start(ctx); err != nil {
-		c.Stop()
-		return nil, err
+		return nil, errors.Join(err, c.Stop())
 	}
 	return c, nil
 }
@@ -72,12 +75,14 @@ func (c *Cluster) start(ctx context.Context) error {
 	return c.startControllerManager(ctx)
 }
 
-// Stop ends all processes, the youngest first.
-func (c *Cluster) Stop() {
+// Stop ends all processes, the youngest first, and removes all files. The next
+// cluster may then start in the same box.
+func (c *Cluster) Stop() error {
 	for _, p := range slices.Backward(c.processes) {
 		p.Kill()
 	}
 	c.processes = nil
+	return os.RemoveAll(Dir)
 }
 
 // Processes are the cluster's children, in the order of their start.

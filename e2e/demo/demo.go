@@ -84,10 +84,11 @@ func (d *Demo) Run(ctx context.Context) (string, error) {
 }
 
 // Stop ends everything.
-func (d *Demo) Stop() {
-	if d.c != nil {
-		d.c.Stop()
+func (d *Demo) Stop() error {
+	if d.c == nil {
+		return nil
 	}
+	return d.c.Stop()
 }
 
 // Keep tells what to try, and waits for the end.

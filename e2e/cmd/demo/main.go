@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -30,14 +31,14 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, box *cluster.Box, keep bool) error {
+func run(ctx context.Context, box *cluster.Box, keep bool) (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	bin := filepath.Dir(self)
 	d := demo.Demo{Out: os.Stdout, Bin: bin, Deploy: filepath.Join(bin, "..", "..", "..", "deploy")}
-	defer d.Stop()
+	defer func() { err = errors.Join(err, d.Stop()) }()
 	line, err := d.Run(ctx)
 	if err != nil {
 		return err
