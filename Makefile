@@ -62,7 +62,7 @@ binaries: ## build Kubernetes and our binaries for the lane into e2e/.cache/bin
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target of PKG (./...) for FUZZTIME (20s)
-	echo "looking for fuzz targets in $(PKG)"
+	echo "looking for fuzz targets in $(PKG); what they cover is compiled anew, some minutes the first time"
 	tests=$$(go test -list '^Fuzz' $(PKG)); \
 	targets=$$(awk '/^Fuzz/ {name[++n] = $$1} /^ok/ {for (i = 1; i <= n; i++) print $$2, name[i]; n = 0}' <<<"$$tests"); \
 	[ -n "$$targets" ] || { echo "no fuzz target in $(PKG)" >&2; exit 1; }; \

@@ -43,10 +43,11 @@ func bin(t *testing.T) string {
 	return dir
 }
 
-// start brings up a control plane with a scheduler, ours or the plain one.
-func start(t *testing.T, numalane bool) *cluster.Cluster {
+// start brings up a control plane with a scheduler that asks our extender.
+func start(t *testing.T, o cluster.Options) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.Start(t.Context(), cluster.Options{Bin: bin(t), Progress: t.Logf})
+	o.Bin, o.Progress = bin(t), t.Logf
+	c, err := cluster.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,37 +61,59 @@ func start(t *testing.T, numalane bool) *cluster.Cluster {
 			t.Error(err)
 		}
 	})
-	config, addr := "", ""
-	if numalane {
-		config = filepath.Join("..", "deploy", "scheduler-config.yaml")
-		if _, addr, err = c.StartExtender(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	_, addr, err := c.StartExtender(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := c.StartScheduler(t.Context(), "scheduler", config, addr); err != nil {
+	if _, err := c.StartScheduler(t.Context(), "scheduler", filepath.Join("..", "deploy", "scheduler-config.yaml"), addr); err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// node brings up a node with our plugin.
-func node(t *testing.T, c *cluster.Cluster, name string, m sysfstest.Machine, want int64) *cluster.Node {
+// node brings up a node with our plugin, whose flags come after those of the
+// lane and win over them.
+func node(t *testing.T, c *cluster.Cluster, name string, m sysfstest.Machine, want int64, flags ...string) *cluster.Node {
 	t.Helper()
 	n, err := c.StartNode(t.Context(), cluster.NodeSpec{Name: name, Machine: m})
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(n.Dir, "pools.json")
-	if err := os.WriteFile(file, []byte(pools), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.StartPlugin(file); err != nil {
-		t.Fatal(err)
-	}
+	startPlugin(t, n, flags...)
 	if err := n.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Allocatable(t.Context(), vf, want); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func startPlugin(t *testing.T, n *cluster.Node, flags ...string) {
+	t.Helper()
+	file := filepath.Join(n.Dir, "pools.json")
+	if err := os.WriteFile(file, []byte(pools), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.StartPlugin(file, flags...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// published waits for what a node publishes, and returns the Node.
+func published(t *testing.T, c *cluster.Cluster, name string) *corev1.Node {
+	t.Helper()
+	var n *corev1.Node
+	if err := cluster.Wait(t.Context(), time.Minute, "the annotations of node "+name, func(ctx context.Context) error {
+		var err error
+		if n, err = c.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		if n.Annotations[topology.TopologyAnnotation] == "" || n.Annotations[topology.PoolsAnnotation] == "" {
+			return fmt.Errorf("annotations %v", n.Annotations)
+		}
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -123,6 +146,7 @@ func create(t *testing.T, c *cluster.Cluster, p *corev1.Pod) {
 func until(t *testing.T, c *cluster.Cluster, name, what string, holds func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
 	var p *corev1.Pod
+	began := time.Now()
 	err := cluster.Wait(t.Context(), time.Minute, "pod "+name+" to be "+what, func(ctx context.Context) error {
 		var err error
 		if p, err = c.Client.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{}); err != nil {
@@ -136,6 +160,7 @@ func until(t *testing.T, c *cluster.Cluster, name, what string, holds func(*core
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("%s is %s after %s", name, what, time.Since(began).Round(time.Millisecond))
 	return p
 }
 
@@ -179,22 +204,10 @@ func TestDemo(t *testing.T) {
 // TestContract follows a pod: what the node publishes before it comes, what
 // the pod's node says that it holds, and the room that it gives back.
 func TestContract(t *testing.T) {
-	c := start(t, true)
+	c := start(t, cluster.Options{})
 	n := node(t, c, "n1", sysfstest.Uniform(2, 4, 2, sysfstest.X710("0000:3b:00.0", 0, 1), sysfstest.X710("0000:af:00.0", 1, 2)), 3)
 
-	live, err := c.Client.CoreV1().Nodes().Get(t.Context(), n.Name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cluster.Wait(t.Context(), time.Minute, "the node's annotations", func(ctx context.Context) error {
-		live, err = c.Client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
-		if err == nil && live.Annotations[topology.PoolsAnnotation] == "" {
-			err = fmt.Errorf("annotations %v", live.Annotations)
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	live := published(t, c, n.Name)
 	top, err := topology.Decode[topology.NodeTopology](live.Annotations[topology.TopologyAnnotation])
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +253,7 @@ func TestContract(t *testing.T) {
 // TestVFsCome: a machine without VFs keeps its plugin, and VFs that come are
 // given away.
 func TestVFsCome(t *testing.T) {
-	c := start(t, true)
+	c := start(t, cluster.Options{})
 	const pf = "0000:3b:00.0"
 	m := sysfstest.Uniform(2, 4, 1, sysfstest.X710(pf, 1, 0))
 	n := node(t, c, "n1", m, 0)
@@ -257,7 +270,7 @@ func TestVFsCome(t *testing.T) {
 // TestKubeletRestart: the plugin registers again, and a pod that ran before
 // still holds what it held.
 func TestKubeletRestart(t *testing.T) {
-	c := start(t, true)
+	c := start(t, cluster.Options{})
 	n := node(t, c, "n1", sysfstest.Uniform(2, 4, 1, sysfstest.X710("0000:3b:00.0", 0, 2)), 2)
 	create(t, c, pod("before", 1, 1))
 	before := until(t, c, "before", "running and acknowledged", func(p *corev1.Pod) bool { return running(p) && acknowledged(p) })

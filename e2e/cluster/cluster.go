@@ -190,9 +190,12 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Every pod needs both: without the second its volumes fail, and the kubelet
+	// tries again only much later.
 	return p.ready(ctx, 60*time.Second, func(ctx context.Context) error {
-		_, err := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", getOptions)
-		return err
+		_, accountErr := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", getOptions)
+		_, caErr := c.Client.CoreV1().ConfigMaps("default").Get(ctx, "kube-root-ca.crt", getOptions)
+		return errors.Join(accountErr, caErr)
 	})
 }
 

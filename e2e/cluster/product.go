@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -42,6 +43,15 @@ func (c *Cluster) StartExtender(ctx context.Context, flags ...string) (*Process,
 	return p, addr, p.ready(ctx, 30*time.Second, func(ctx context.Context) error {
 		return get(ctx, http.DefaultClient, "http://"+addr+"/readyz")
 	})
+}
+
+// Kubectl runs kubectl to its end.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.opts.Bin, "kubectl"), append([]string{"--kubeconfig", c.Kubeconfig}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
 }
 
 // StartScheduler starts a kube-scheduler. configFile is a

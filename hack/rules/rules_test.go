@@ -127,8 +127,7 @@ func load(t *testing.T) []source {
 }
 
 // read parses every Go file of the module, whatever its build constraints. It
-// leaves out other modules, test data, and internal/deps, which only holds
-// modules in go.mod under a build tag that nobody sets.
+// leaves out other modules and test data.
 func read(root fs.FS) ([]source, error) {
 	var out []source
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
@@ -137,7 +136,7 @@ func read(root fs.FS) ([]source, error) {
 			return err
 		case d.IsDir() && name != ".":
 			_, err := fs.Stat(root, path.Join(name, "go.mod"))
-			if err == nil || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") || name == "internal/deps" {
+			if err == nil || d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") {
 				return fs.SkipDir
 			}
 			return nil
