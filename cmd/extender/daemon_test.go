@@ -31,8 +31,10 @@ import (
 // node has two NUMA nodes of 8 cores, with VFs on each.
 func node(t testing.TB, name string, vfs ...int) *v1.Node {
 	t.Helper()
-	tp := topology.NodeTopology{Kubelet: topology.Kubelet{Minor: 37, TopologyPolicy: topology.PolicySingleNUMANode,
-		TopologyScope: topology.ScopeContainer, CPUPolicy: topology.CPUManagerStatic}}
+	tp := topology.NodeTopology{Kubelet: topology.Kubelet{
+		Minor: 37, TopologyPolicy: topology.PolicySingleNUMANode,
+		TopologyScope: topology.ScopeContainer, CPUPolicy: topology.CPUManagerStatic,
+	}}
 	pools := topology.NodePools{Pools: []topology.Pool{{Resource: "numalane.io/vf"}}}
 	for id, n := range vfs {
 		g := topology.CoreGroup{Socket: id, Cache: id}
@@ -51,11 +53,15 @@ func node(t testing.TB, name string, vfs ...int) *v1.Node {
 }
 
 func lane(name string, cpus, vfs int64) *v1.Pod {
-	rl := v1.ResourceList{v1.ResourceCPU: *resource.NewQuantity(cpus, resource.DecimalSI), v1.ResourceMemory: resource.MustParse("64Mi"),
-		"numalane.io/vf": *resource.NewQuantity(vfs, resource.DecimalSI)}
-	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name)},
-		Spec:   v1.PodSpec{SchedulerName: "numalane", Containers: []v1.Container{{Name: "app", Resources: v1.ResourceRequirements{Requests: rl, Limits: rl}}}},
-		Status: v1.PodStatus{Phase: v1.PodPending, QOSClass: v1.PodQOSGuaranteed}}
+	rl := v1.ResourceList{
+		v1.ResourceCPU: *resource.NewQuantity(cpus, resource.DecimalSI), v1.ResourceMemory: resource.MustParse("64Mi"),
+		"numalane.io/vf": *resource.NewQuantity(vfs, resource.DecimalSI),
+	}
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name)},
+		Spec:       v1.PodSpec{SchedulerName: "numalane", Containers: []v1.Container{{Name: "app", Resources: v1.ResourceRequirements{Requests: rl, Limits: rl}}}},
+		Status:     v1.PodStatus{Phase: v1.PodPending, QOSClass: v1.PodQOSGuaranteed},
+	}
 }
 
 // start runs a daemon over loopback until the test ends, and returns the

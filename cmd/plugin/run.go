@@ -35,7 +35,7 @@ type view struct {
 
 // run wires the two flows and runs them until ctx ends:
 // host, inventory, pools, kubelet; and kubelet's state, publish, API.
-func run(ctx context.Context, o options, log *slog.Logger) error {
+func run(ctx context.Context, o options, log *slog.Logger) (err error) {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	defer reader.Close()
+	defer func() { err = errors.Join(err, reader.Close()) }()
 
 	var latest atomic.Pointer[view]
 	changed := make(chan struct{}, 1)

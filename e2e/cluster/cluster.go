@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -193,8 +194,8 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 	// Every pod needs both: without the second its volumes fail, and the kubelet
 	// tries again only much later.
 	return p.ready(ctx, 60*time.Second, func(ctx context.Context) error {
-		_, accountErr := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", getOptions)
-		_, caErr := c.Client.CoreV1().ConfigMaps("default").Get(ctx, "kube-root-ca.crt", getOptions)
+		_, accountErr := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		_, caErr := c.Client.CoreV1().ConfigMaps("default").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
 		return errors.Join(accountErr, caErr)
 	})
 }

@@ -17,8 +17,6 @@ import (
 	"github.com/numalane/numalane/internal/sysfstest"
 )
 
-var getOptions = metav1.GetOptions{}
-
 // NodeSpec is a node to be: its machine, and what its kubelet's configuration
 // says beyond what a node without hardware needs.
 type NodeSpec struct {
@@ -95,7 +93,7 @@ func (n *Node) StartKubelet() error {
 // Ready waits until the Node is ready, and fully registered with the API.
 func (n *Node) Ready(ctx context.Context) error {
 	return n.Kubelet.ready(ctx, 90*time.Second, func(ctx context.Context) error {
-		node, err := n.c.Client.CoreV1().Nodes().Get(ctx, n.Name, getOptions)
+		node, err := n.c.Client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -114,7 +112,7 @@ func (n *Node) Ready(ctx context.Context) error {
 // Allocatable waits until the node has so many of a resource to give.
 func (n *Node) Allocatable(ctx context.Context, resource corev1.ResourceName, want int64) error {
 	return n.Kubelet.ready(ctx, 60*time.Second, func(ctx context.Context) error {
-		node, err := n.c.Client.CoreV1().Nodes().Get(ctx, n.Name, getOptions)
+		node, err := n.c.Client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}

@@ -100,23 +100,45 @@ func TestFilter(t *testing.T) {
 		ready func() error
 		want  extenderv1.ExtenderFilterResult
 	}{
-		{"a reason for every other node", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("a", "split", "small", "b", "bare", "busy")}, isReady,
+		{
+			"a reason for every other node",
+			extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("a", "split", "small", "b", "bare", "busy")},
+			isReady,
 			extenderv1.ExtenderFilterResult{
 				NodeNames:                  names("a", "b"),
 				FailedNodes:                extenderv1.FailedNodesMap{"split": allocator.NUMAUnaligned.String(), "busy": allocator.InFlux.String()},
 				FailedAndUnresolvableNodes: extenderv1.FailedNodesMap{"small": allocator.NUMAImpossible.String(), "bare": allocator.NoState.String()},
-			}},
-		{"no node passes: an empty list, not none", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("split")}, isReady,
-			extenderv1.ExtenderFilterResult{NodeNames: &[]string{}, FailedNodes: extenderv1.FailedNodesMap{"split": allocator.NUMAUnaligned.String()},
-				FailedAndUnresolvableNodes: extenderv1.FailedNodesMap{}}},
-		{"a pod that asks for nothing exclusive passes everywhere", extenderv1.ExtenderArgs{Pod: ordinary(), NodeNames: names("split", "bare")}, isReady,
-			extenderv1.ExtenderFilterResult{NodeNames: names("split", "bare")}},
-		{"Nodes instead of names", extenderv1.ExtenderArgs{Pod: lane(), Nodes: &v1.NodeList{}}, isReady,
-			extenderv1.ExtenderFilterResult{Error: "the call has Nodes instead of NodeNames: set nodeCacheCapable: true for this extender in the KubeSchedulerConfiguration"}},
+			},
+		},
+		{
+			"no node passes: an empty list, not none",
+			extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("split")},
+			isReady,
+			extenderv1.ExtenderFilterResult{
+				NodeNames: &[]string{}, FailedNodes: extenderv1.FailedNodesMap{"split": allocator.NUMAUnaligned.String()},
+				FailedAndUnresolvableNodes: extenderv1.FailedNodesMap{},
+			},
+		},
+		{
+			"a pod that asks for nothing exclusive passes everywhere",
+			extenderv1.ExtenderArgs{Pod: ordinary(), NodeNames: names("split", "bare")},
+			isReady,
+			extenderv1.ExtenderFilterResult{NodeNames: names("split", "bare")},
+		},
+		{
+			"Nodes instead of names",
+			extenderv1.ExtenderArgs{Pod: lane(), Nodes: &v1.NodeList{}},
+			isReady,
+			extenderv1.ExtenderFilterResult{Error: "the call has Nodes instead of NodeNames: set nodeCacheCapable: true for this extender in the KubeSchedulerConfiguration"},
+		},
 		{"neither", extenderv1.ExtenderArgs{Pod: lane()}, isReady, extenderv1.ExtenderFilterResult{Error: "the call has no NodeNames"}},
 		{"no pod", extenderv1.ExtenderArgs{NodeNames: names("a")}, isReady, extenderv1.ExtenderFilterResult{Error: "the call has no Pod"}},
-		{"not ready", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("a")}, func() error { return errors.New("not yet") },
-			extenderv1.ExtenderFilterResult{Error: "not yet"}},
+		{
+			"not ready",
+			extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("a")},
+			func() error { return errors.New("not yet") },
+			extenderv1.ExtenderFilterResult{Error: "not yet"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

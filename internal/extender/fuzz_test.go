@@ -24,6 +24,7 @@ type real struct {
 func (r real) Admit(_ string, _ types.UID, q *allocator.Request) allocator.Verdict {
 	return r.node.Admit(q)
 }
+
 func (r real) Score(_ string, _ types.UID, q *allocator.Request, most int64) int64 {
 	return r.node.Score(q, most)
 }
@@ -31,12 +32,16 @@ func (r real) Score(_ string, _ types.UID, q *allocator.Request, most int64) int
 func newReal(t testing.TB) real {
 	t.Helper()
 	s := &topology.NodeState{}
-	s.Topology.Kubelet = topology.Kubelet{Minor: 37, TopologyPolicy: topology.PolicySingleNUMANode, TopologyScope: topology.ScopeContainer,
-		CPUPolicy: topology.CPUManagerStatic, MemoryPolicy: topology.MemoryManagerStatic}
+	s.Topology.Kubelet = topology.Kubelet{
+		Minor: 37, TopologyPolicy: topology.PolicySingleNUMANode, TopologyScope: topology.ScopeContainer,
+		CPUPolicy: topology.CPUManagerStatic, MemoryPolicy: topology.MemoryManagerStatic,
+	}
 	for id := range 2 {
-		s.Topology.NUMANodes = append(s.Topology.NUMANodes, topology.NodeNUMA{ID: id,
+		s.Topology.NUMANodes = append(s.Topology.NUMANodes, topology.NodeNUMA{
+			ID:     id,
 			Cores:  []topology.CoreGroup{{Socket: id, CPUs: []topology.CPUSet{topology.NewCPUSet(4 * id), topology.NewCPUSet(4*id + 1)}}},
-			Memory: []topology.Memory{{Type: "memory", Allocatable: 1 << 30}}})
+			Memory: []topology.Memory{{Type: "memory", Allocatable: 1 << 30}},
+		})
 	}
 	s.Pools.Pools = []topology.Pool{{Resource: "numalane.io/vf", Groups: []topology.Group{{NUMANodes: []int{0}, Total: 4, Healthy: 4}}}}
 	n, err := allocator.Compile(s)

@@ -111,7 +111,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("stop serving HTTP on %s: %w", s.Addr(), err)
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP on %s: %w", s.Addr(), err)
+	}
 	return nil
 }
 

@@ -100,12 +100,14 @@ func TestRoutes(t *testing.T) {
 // TestStop: a call under way ends in peace.
 func TestStop(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	s, err := httpserver.New(httpserver.Options{Addr: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler),
+	s, err := httpserver.New(httpserver.Options{
+		Addr: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			close(entered)
 			<-leave
 			_, _ = io.WriteString(w, "done")
-		})})
+		}),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,8 +163,10 @@ func writeCertificate(t *testing.T, dir, name string, serial int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

@@ -130,7 +130,6 @@ type cluster struct {
 	t      *testing.T
 	client *fake.Clientset
 	reg    *prometheus.Registry
-	cancel context.CancelFunc
 }
 
 // inCluster runs a test in a bubble, with a ledger that has caught up with the

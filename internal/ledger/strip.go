@@ -70,8 +70,10 @@ func stripMeta(m *metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
 func stripContainers(cs []v1.Container) []v1.Container {
 	var out []v1.Container
 	for i := range cs {
-		out = append(out, v1.Container{Name: cs[i].Name, RestartPolicy: cs[i].RestartPolicy,
-			Resources: v1.ResourceRequirements{Requests: cs[i].Resources.Requests, Limits: cs[i].Resources.Limits}})
+		out = append(out, v1.Container{
+			Name: cs[i].Name, RestartPolicy: cs[i].RestartPolicy,
+			Resources: v1.ResourceRequirements{Requests: cs[i].Resources.Requests, Limits: cs[i].Resources.Limits},
+		})
 	}
 	return out
 }

@@ -110,7 +110,7 @@ func (n *node) waitLive(registrations int) {
 		}
 		for _, s := range n.Status() {
 			if s.Phase != plugin.Live {
-				return fmt.Errorf("%s is %s: %v", s.Resource, s.Phase, s.Err)
+				return fmt.Errorf("%s is %s: %w", s.Resource, s.Phase, s.Err)
 			}
 			if n.list(s.Resource) == nil && s.Devices > 0 {
 				return fmt.Errorf("%s: no list", s.Resource)

@@ -91,8 +91,10 @@ func (m machine) state() *topology.NodeState {
 	pool("vf", m.vfs)
 	pool("gpu", m.gpus)
 	if m.loose > 0 {
-		s.Pools.Pools = append(s.Pools.Pools, topology.Pool{Resource: "numalane.io/loose",
-			Groups: []topology.Group{{Total: m.loose, Healthy: m.loose}}})
+		s.Pools.Pools = append(s.Pools.Pools, topology.Pool{
+			Resource: "numalane.io/loose",
+			Groups:   []topology.Group{{Total: m.loose, Healthy: m.loose}},
+		})
 	}
 	return s
 }
@@ -169,13 +171,23 @@ func TestAdmit(t *testing.T) {
 		lands   []int
 	}{
 		{"fits the lower NUMA node", two, podOf(asks{cpu: "2", vf: 2}), Admitted, []int{0}},
-		{"enough in all, not together", machine{cores: []int{4, 4}, vfs: []int{4, 2}, held: []topology.Allocation{heldVFs(0, 3)}},
-			podOf(asks{cpu: "2", vf: 3}), NUMAUnaligned, nil},
-		{"devices of the other NUMA node", machine{cores: []int{4, 4}, vfs: []int{4, 2}, held: []topology.Allocation{heldVFs(0, 3)}},
-			podOf(asks{cpu: "2", vf: 2}), Admitted, []int{1}},
+		{
+			"enough in all, not together",
+			machine{cores: []int{4, 4}, vfs: []int{4, 2}, held: []topology.Allocation{heldVFs(0, 3)}},
+			podOf(asks{cpu: "2", vf: 3}), NUMAUnaligned, nil,
+		},
+		{
+			"devices of the other NUMA node",
+			machine{cores: []int{4, 4}, vfs: []int{4, 2}, held: []topology.Allocation{heldVFs(0, 3)}},
+			podOf(asks{cpu: "2", vf: 2}), Admitted,
+			[]int{1},
+		},
 		{"no NUMA node is large enough, ever", two, podOf(asks{cpu: "2", vf: 5}), NUMAImpossible, nil},
-		{"too few devices in all now", machine{cores: []int{4, 4}, vfs: []int{4, 0}, held: []topology.Allocation{heldVFs(0, 3)}},
-			podOf(asks{vf: 2}), InsufficientDevices, nil},
+		{
+			"too few devices in all now",
+			machine{cores: []int{4, 4}, vfs: []int{4, 0}, held: []topology.Allocation{heldVFs(0, 3)}},
+			podOf(asks{vf: 2}), InsufficientDevices, nil,
+		},
 		{"CPUs on one NUMA node, VFs on the other", machine{cores: []int{2, 8}, vfs: []int{4, 0}}, podOf(asks{cpu: "3", vf: 1}), NUMAImpossible, nil},
 		{"reserved CPUs are not given away", machine{cores: []int{4, 4}, vfs: []int{4, 0}, reserved: []int{0}}, podOf(asks{cpu: "4", vf: 1}), NUMAImpossible, nil},
 		{"more whole CPUs than any NUMA node has", two, podOf(asks{cpu: "3500m", vf: 4}, asks{cpu: "5", vf: 0}), NUMAImpossible, nil},
@@ -191,25 +203,49 @@ func TestAdmit(t *testing.T) {
 		{"an init container's CPUs are reused", two, podOf(asks{cpu: "4", vf: 1, init: true}, asks{cpu: "4", vf: 1}), Admitted, []int{0, 0}},
 		// k/k#123816: the reusable CPU of NUMA node 0 must lie in the mask.
 		{"an init container's CPU pins the app", two, podOf(asks{cpu: "1", init: true}, asks{cpu: "1", gpu: 0, vf: 0}, asks{cpu: "4"}), Admitted, []int{0, 0, 1}},
-		{"an init container's CPU pins the app to the wrong NUMA node", machine{cores: []int{4, 4}, vfs: []int{0, 2}},
-			podOf(asks{cpu: "1", init: true}, asks{cpu: "1", vf: 1}), NUMAImpossible, nil},
-		{"pod scope frees it from that", machine{cores: []int{4, 4}, vfs: []int{0, 2}, scope: topology.ScopePod},
-			podOf(asks{cpu: "1", init: true}, asks{cpu: "1", vf: 1}), Admitted, []int{1, 1}},
+		{
+			"an init container's CPU pins the app to the wrong NUMA node",
+			machine{cores: []int{4, 4}, vfs: []int{0, 2}},
+			podOf(asks{cpu: "1", init: true}, asks{cpu: "1", vf: 1}), NUMAImpossible, nil,
+		},
+		{
+			"pod scope frees it from that",
+			machine{cores: []int{4, 4}, vfs: []int{0, 2}, scope: topology.ScopePod},
+			podOf(asks{cpu: "1", init: true}, asks{cpu: "1", vf: 1}), Admitted,
+			[]int{1, 1},
+		},
 		{"a sidecar keeps what it has", two, podOf(asks{cpu: "4", side: true}, asks{cpu: "4"}), Admitted, []int{0, 1}},
 		{"pod scope adds sidecars up", podScope, podOf(asks{cpu: "3", side: true}, asks{cpu: "2"}), NUMAImpossible, nil},
-		{"memory manager: memory aligns too", machine{cores: []int{4, 4}, vfs: []int{2, 2}, memory: []uint64{1 << 30, 4 << 30}},
-			podOf(asks{cpu: "1", vf: 1, mem: "2Gi"}), Admitted, []int{1}},
-		{"memory manager: too little anywhere", machine{cores: []int{4, 4}, vfs: []int{2, 2}, memory: []uint64{1 << 30, 1 << 30}},
-			podOf(asks{cpu: "1", vf: 1, mem: "2Gi"}), NUMAImpossible, nil},
-		{"full-pcpus-only: whole cores", machine{cores: []int{4, 4}, threads: 2, cpuOpts: map[string]string{"full-pcpus-only": "true"}},
-			podOf(asks{cpu: "3"}), SMTAlignment, nil},
-		{"full-pcpus-only: a core with a reserved thread is no whole core",
+		{
+			"memory manager: memory aligns too",
+			machine{cores: []int{4, 4}, vfs: []int{2, 2}, memory: []uint64{1 << 30, 4 << 30}},
+			podOf(asks{cpu: "1", vf: 1, mem: "2Gi"}), Admitted,
+			[]int{1},
+		},
+		{
+			"memory manager: too little anywhere",
+			machine{cores: []int{4, 4}, vfs: []int{2, 2}, memory: []uint64{1 << 30, 1 << 30}},
+			podOf(asks{cpu: "1", vf: 1, mem: "2Gi"}), NUMAImpossible, nil,
+		},
+		{
+			"full-pcpus-only: whole cores",
+			machine{cores: []int{4, 4}, threads: 2, cpuOpts: map[string]string{"full-pcpus-only": "true"}},
+			podOf(asks{cpu: "3"}), SMTAlignment, nil,
+		},
+		{
+			"full-pcpus-only: a core with a reserved thread is no whole core",
 			machine{cores: []int{2, 0}, threads: 2, reserved: []int{0}, cpuOpts: map[string]string{"full-pcpus-only": "true"}},
-			podOf(asks{cpu: "2"}), Admitted, []int{0}},
+			podOf(asks{cpu: "2"}), Admitted,
+			[]int{0},
+		},
 		{"sparse NUMA ids", machine{cores: []int{4, 4}, ids: []int{3, 8}, vfs: []int{0, 2}}, podOf(asks{cpu: "2", vf: 2}), Admitted, []int{8}},
 		{"a single NUMA node", machine{cores: []int{8}, vfs: []int{4}}, podOf(asks{cpu: "2", vf: 4}), Admitted, []int{0}},
-		{"policy none admits what single-numa-node refuses", machine{policy: topology.PolicyNone, cores: []int{4, 4}, vfs: []int{2, 2}},
-			podOf(asks{cpu: "6", vf: 4}), Admitted, []int{-1}},
+		{
+			"policy none admits what single-numa-node refuses",
+			machine{policy: topology.PolicyNone, cores: []int{4, 4}, vfs: []int{2, 2}},
+			podOf(asks{cpu: "6", vf: 4}), Admitted,
+			[]int{-1},
+		},
 		{"a resource that is no device of the node", two, func() *v1.Pod {
 			p := podOf(asks{cpu: "1"})
 			p.Spec.Containers[0].Resources.Limits["example.com/license"] = resource.MustParse("9")
@@ -334,7 +370,7 @@ func FuzzAdmit(f *testing.F) {
 		if !v.OK() {
 			return
 		}
-		used := room(slices.Clone(n.free))
+		used := slices.Clone(n.free)
 		for i := range used {
 			used[i] -= after.free[i]
 			if after.free[i] < 0 || used[i] < 0 {

@@ -30,8 +30,12 @@ func TestAdmitInAnyOrder(t *testing.T) {
 		{"less room, and every order is fine", even, []asks{wide, lane}, Admitted},
 		{"equal pods have one order", machine{cores: []int{32, 32}, vfs: []int{16, 16}}, many(16, asks{cpu: "4", vf: 2}), Admitted},
 		{"one too many", machine{cores: []int{4, 4}}, many(3, asks{cpu: "4"}), InsufficientCPU},
-		{"more outcomes than can be followed", machine{cores: []int{64, 64, 64, 64}},
-			[]asks{{cpu: "33"}, {cpu: "17"}, {cpu: "31"}, {cpu: "5"}, {cpu: "9"}, {cpu: "13"}, {cpu: "29"}, {cpu: "23"}, {cpu: "7"}}, InFlux},
+		{
+			"more outcomes than can be followed",
+			machine{cores: []int{64, 64, 64, 64}},
+			[]asks{{cpu: "33"}, {cpu: "17"}, {cpu: "31"}, {cpu: "5"}, {cpu: "9"}, {cpu: "13"}, {cpu: "29"}, {cpu: "23"}, {cpu: "7"}},
+			InFlux,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -32,7 +32,8 @@ func full() (topology.NodeTopology, topology.NodePools) {
 		node := topology.NodeNUMA{
 			ID: n, Reserved: topology.NewCPUSet(n*cores, n*cores+nodes*cores), Distances: map[int]int{},
 			Memory: []topology.Memory{
-				{Type: "hugepages-1Gi", Allocatable: 16 << 30}, {Type: "hugepages-2Mi", Allocatable: 1 << 30},
+				{Type: "hugepages-1Gi", Allocatable: 16 << 30},
+				{Type: "hugepages-2Mi", Allocatable: 1 << 30},
 				{Type: "memory", Allocatable: 135288770560, Reserved: 1181116006},
 			},
 		}
@@ -63,14 +64,16 @@ func full() (topology.NodeTopology, topology.NodePools) {
 
 func pod() topology.Allocation {
 	return topology.Allocation{Version: topology.ContractVersion, UID: "3f1c0f0e-7d4b-4c55-9d0a-0b8f8b6f2f11", Containers: []topology.ContainerAllocation{
-		{Name: "cnf", CPUs: map[int]topology.CPUSet{1: topology.NewCPUSet(4, 5, 6, 7, 36, 37, 38, 39)},
+		{
+			Name: "cnf", CPUs: map[int]topology.CPUSet{1: topology.NewCPUSet(4, 5, 6, 7, 36, 37, 38, 39)},
 			Memory: []topology.MemoryAllocation{
 				{Type: "hugepages-1Gi", NUMANodes: []int{1}, Size: 4 << 30}, {Type: "memory", NUMANodes: []int{1}, Size: 8 << 30},
 			},
 			Devices: []topology.DeviceAllocation{
 				{Resource: "numalane.io/sriov_netdevice", NUMANodes: []int{1}, PF: "0000:3b:00.0", IDs: []string{"0000:3b:02.1", "0000:3b:02.2"}},
 				{Resource: "numalane.io/sriov_vfio", NUMANodes: []int{1}, PF: "0000:3b:00.1", IDs: []string{"0000:3b:0a.1", "0000:3b:0a.2"}},
-			}},
+			},
+		},
 		{Name: "istio-proxy", CPUs: map[int]topology.CPUSet{1: topology.NewCPUSet(8, 40)}},
 	}}
 }
@@ -229,19 +232,37 @@ func TestDecodeRefuses(t *testing.T) {
 		{`{"version":"1"}`, []string{"decode"}, asTopology},
 		{`{"version":1} trailing`, []string{"decode"}, asTopology},
 		{`{"version":1,"numaNodes":[{"id":0,"reserved":"0-99999999"}]}`, []string{"more than 65536 CPUs"}, asTopology},
-		{`{"version":1,"numaNodes":[{"id":-1},{"id":2},{"id":2}]}`,
-			[]string{"NUMA node -1 is negative", "NUMA node 2 is negative or listed twice"}, asTopology},
-		{`{"version":1,"numaNodes":[{"id":0,"reserved":"0-1","cores":[{"socket":0,"cache":0,"cpus":["0,2"]}]}]}`,
-			[]string{"NUMA node 0 reserves CPUs 1 that it does not have"}, asTopology},
-		{`{"version":1,"numaNodes":[{"id":0,"cores":[{"cpus":["0","0"]}]},{"id":1,"cores":[{"cpus":["0"]}]}]}`,
-			[]string{"CPU 0 is listed twice, in NUMA nodes 0 and 0", "CPU 0 is listed twice, in NUMA nodes 0 and 1"}, asTopology},
-		{`{"version":1,"pools":[{"resource":""},{"resource":"a"},{"resource":"a"}]}`,
-			[]string{`pool "" has no name`, `pool "a" has no name or is listed twice`}, asPools},
-		{`{"version":1,"pools":[{"resource":"a","groups":[{"numaNodes":[-1],"total":4,"healthy":5,"free":6,"unhealthy":["x"]}]}]}`,
-			[]string{"6 free, 5 healthy, 4 in all", "1 unhealthy ids", "NUMA node -1"}, asPools},
+		{
+			`{"version":1,"numaNodes":[{"id":-1},{"id":2},{"id":2}]}`,
+			[]string{"NUMA node -1 is negative", "NUMA node 2 is negative or listed twice"},
+			asTopology,
+		},
+		{
+			`{"version":1,"numaNodes":[{"id":0,"reserved":"0-1","cores":[{"socket":0,"cache":0,"cpus":["0,2"]}]}]}`,
+			[]string{"NUMA node 0 reserves CPUs 1 that it does not have"},
+			asTopology,
+		},
+		{
+			`{"version":1,"numaNodes":[{"id":0,"cores":[{"cpus":["0","0"]}]},{"id":1,"cores":[{"cpus":["0"]}]}]}`,
+			[]string{"CPU 0 is listed twice, in NUMA nodes 0 and 0", "CPU 0 is listed twice, in NUMA nodes 0 and 1"},
+			asTopology,
+		},
+		{
+			`{"version":1,"pools":[{"resource":""},{"resource":"a"},{"resource":"a"}]}`,
+			[]string{`pool "" has no name`, `pool "a" has no name or is listed twice`},
+			asPools,
+		},
+		{
+			`{"version":1,"pools":[{"resource":"a","groups":[{"numaNodes":[-1],"total":4,"healthy":5,"free":6,"unhealthy":["x"]}]}]}`,
+			[]string{"6 free, 5 healthy, 4 in all", "1 unhealthy ids", "NUMA node -1"},
+			asPools,
+		},
 		{`{"version":1,"pools":[],"unowned":[{"version":1,"uid":"","containers":null}]}`, []string{"no pod UID"}, asPools},
-		{`{"version":1,"containers":[{"name":"a"},{"name":"a"},{"name":""}]}`,
-			[]string{"no pod UID", `container "a" has no name or is listed twice`, `container "" has no name`}, asAllocation},
+		{
+			`{"version":1,"containers":[{"name":"a"},{"name":"a"},{"name":""}]}`,
+			[]string{"no pod UID", `container "a" has no name or is listed twice`, `container "" has no name`},
+			asAllocation,
+		},
 	}
 	for _, tt := range tests {
 		err := tt.as(tt.doc)

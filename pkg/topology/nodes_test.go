@@ -40,8 +40,10 @@ func TestNUMANodes(t *testing.T) {
 	none := []topology.Hugepages{{Size: 2 << 20}, {Size: 1 << 30}}
 	// Cores are numbered in the order above: node 8 has the CPUs 0-3 and 7-10.
 	want := []topology.NUMANode{
-		{ID: 0, CPUs: set(t, "4-5,11-12"), Memory: 32 << 30, Distances: map[int]int{0: 10, 3: 12, 8: 21, 250: 21},
-			Hugepages: []topology.Hugepages{{Size: 2 << 20}, {Size: 1 << 30, Total: 4, Free: 3}}},
+		{
+			ID: 0, CPUs: set(t, "4-5,11-12"), Memory: 32 << 30, Distances: map[int]int{0: 10, 3: 12, 8: 21, 250: 21},
+			Hugepages: []topology.Hugepages{{Size: 2 << 20}, {Size: 1 << 30, Total: 4, Free: 3}},
+		},
 		{ID: 3, CPUs: set(t, "6,13"), Distances: map[int]int{0: 12, 3: 10, 8: 21, 250: 21}, Hugepages: none},
 		{ID: 8, CPUs: set(t, "0,2-3,8-10"), Memory: 64 << 30, Distances: map[int]int{0: 40, 3: 21, 8: 10, 250: 12}, Hugepages: none},
 		{ID: 250, Memory: 16 << 30, Distances: map[int]int{0: 80, 3: 21, 8: 80, 250: 10}, Hugepages: none},
@@ -103,7 +105,8 @@ func TestTornMachine(t *testing.T) {
 		{"node list", "node/online", "0-", []string{"system/node: online: CPU list"}},
 		{"node that is not there", "node/online", "0-2\n", []string{
 			"node0/distance: 2 distances for 3", "node1/distance: 2 distances for 3",
-			"node2/cpulist: no such file", "node2/distance: no such file", "node2/meminfo: no such file"}},
+			"node2/cpulist: no such file", "node2/distance: no such file", "node2/meminfo: no such file",
+		}},
 		{"CPU on no node", "node/node1/cpulist", "3\n", []string{"system/node: no NUMA node lists the CPUs 2", "system/node/node1: lists the CPUs 3 and holds the folders of 2-3"}},
 		{"CPU on two nodes", "node/node1/cpulist", "1-3\n", []string{"node1/cpulist: the CPUs 1 are in an earlier NUMA node too"}},
 		{"online without a folder", "cpu/online", "0-4\n", []string{"cpu/online: CPUs 4 are online and have no folder"}},

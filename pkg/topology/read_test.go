@@ -203,8 +203,10 @@ func TestTorn(t *testing.T) {
 		then    func(*topology.Device) // what else differs of it
 		other   string                 // the problem of the VF, when the PF is the device
 	}{
-		{"no modalias", func(dir string) error { return sysfstest.RemoveFile(dir, vf, "modalias") }, vf,
-			"modalias: no such file or directory", nil, ""},
+		{
+			"no modalias", func(dir string) error { return sysfstest.RemoveFile(dir, vf, "modalias") }, vf,
+			"modalias: no such file or directory", nil, "",
+		},
 		{"modalias of another bus", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "sys/bus/pci/devices", vf, "modalias"), []byte("usb:v1D6Bp0002\n"), 0o644)
 		}, vf, `modalias: "usb:v1D6Bp0002" is not that of a PCI device`, nil, ""},
@@ -214,31 +216,45 @@ func TestTorn(t *testing.T) {
 			}
 			return sysfstest.MakeUnreadable(dir, vf, "vendor")
 		}, vf, "modalias: no such file or directory; vendor: is a directory", func(d *topology.Device) { d.Vendor = "" }, ""},
-		{"no numa_node", func(dir string) error { return sysfstest.RemoveFile(dir, vf, "numa_node") }, vf,
-			"numa_node: no such file or directory", func(d *topology.Device) { d.NUMANode = topology.NoNUMANode }, ""},
+		{
+			"no numa_node", func(dir string) error { return sysfstest.RemoveFile(dir, vf, "numa_node") }, vf,
+			"numa_node: no such file or directory", func(d *topology.Device) { d.NUMANode = topology.NoNUMANode }, "",
+		},
 		{"numa_node is no number", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "sys/bus/pci/devices", vf, "numa_node"), nil, 0o644)
 		}, vf, `numa_node: "" is not a number`, func(d *topology.Device) { d.NUMANode = topology.NoNUMANode }, ""},
-		{"physfn leads nowhere", func(dir string) error { return sysfstest.Relink(dir, vf, "physfn", "../0000:3b:00.7") }, vf,
+		{
+			"physfn leads nowhere", func(dir string) error { return sysfstest.Relink(dir, vf, "physfn", "../0000:3b:00.7") }, vf,
 			"physfn: 0000:3b:00.7 is not there", func(d *topology.Device) {
 				d.VF = &topology.VirtualFunction{PF: topology.Address{Bus: 0x3b, Function: 7}, Index: -1}
-			}, ""},
-		{"physfn is no address", func(dir string) error { return sysfstest.Relink(dir, vf, "physfn", "../nowhere") }, vf,
-			`physfn: PCI address "nowhere": want the form 0000:3b:02.0`, func(d *topology.Device) { d.VF = &topology.VirtualFunction{Index: -1} }, ""},
-		{"physfn of another PF", func(dir string) error { return sysfstest.Relink(dir, vf, "physfn", "../0000:d8:00.0") }, vf,
+			}, "",
+		},
+		{
+			"physfn is no address", func(dir string) error { return sysfstest.Relink(dir, vf, "physfn", "../nowhere") }, vf,
+			`physfn: PCI address "nowhere": want the form 0000:3b:02.0`, func(d *topology.Device) { d.VF = &topology.VirtualFunction{Index: -1} }, "",
+		},
+		{
+			"physfn of another PF", func(dir string) error { return sysfstest.Relink(dir, vf, "physfn", "../0000:d8:00.0") }, vf,
 			"physfn: 0000:d8:00.0 has no virtfn link to it", func(d *topology.Device) {
 				d.VF = &topology.VirtualFunction{PF: topology.Address{Bus: 0xd8}, PFName: "enp216s0f0", Index: -1}
-			}, ""},
-		{"virtfn leads nowhere", func(dir string) error { return sysfstest.RemoveDevice(dir, vf) }, pf,
-			"virtfn1: 0000:3b:02.1 is not there", nil, ""},
-		{"virtfn is no address", func(dir string) error { return sysfstest.Relink(dir, pf, "virtfn1", "nowhere") }, pf,
+			}, "",
+		},
+		{
+			"virtfn leads nowhere", func(dir string) error { return sysfstest.RemoveDevice(dir, vf) }, pf,
+			"virtfn1: 0000:3b:02.1 is not there", nil, "",
+		},
+		{
+			"virtfn is no address", func(dir string) error { return sysfstest.Relink(dir, pf, "virtfn1", "nowhere") }, pf,
 			`virtfn1: PCI address "nowhere": want the form 0000:3b:02.0`, func(d *topology.Device) { d.PF.VFs = append(d.PF.VFs[:1:1], d.PF.VFs[2:]...) },
-			"physfn: 0000:3b:00.0 has no virtfn link to it"},
+			"physfn: 0000:3b:00.0 has no virtfn link to it",
+		},
 		{"fewer virtfn links than numvfs", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "sys/bus/pci/devices", pf, "sriov_numvfs"), []byte("3\n"), 0o644)
 		}, pf, "sriov_numvfs: 3, with 2 virtfn links", func(d *topology.Device) { d.PF.NumVFs = 3 }, ""},
-		{"no sriov_numvfs", func(dir string) error { return sysfstest.RemoveFile(dir, "0000:d8:00.0", "sriov_numvfs") }, "0000:d8:00.0",
-			"sriov_numvfs: no such file or directory", nil, ""},
+		{
+			"no sriov_numvfs", func(dir string) error { return sysfstest.RemoveFile(dir, "0000:d8:00.0", "sriov_numvfs") }, "0000:d8:00.0",
+			"sriov_numvfs: no such file or directory", nil, "",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

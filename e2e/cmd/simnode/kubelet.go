@@ -133,8 +133,10 @@ func (c *machineReader) MachineInfo(klog.Logger) (*cadvisorapi.MachineInfo, erro
 }
 
 func (c *machineReader) ImagesFsInfo(context.Context) (cadvisorapi.FsInfo, error) { return disk(), nil }
-func (c *machineReader) RootFsInfo() (cadvisorapi.FsInfo, error)                  { return disk(), nil }
-func (c *machineReader) GetDirFsInfo(string) (cadvisorapi.FsInfo, error)          { return disk(), nil }
+
+func (c *machineReader) RootFsInfo() (cadvisorapi.FsInfo, error) { return disk(), nil }
+
+func (c *machineReader) GetDirFsInfo(string) (cadvisorapi.FsInfo, error) { return disk(), nil }
 
 func (c *machineReader) ContainerFsInfo(context.Context) (cadvisorapi.FsInfo, error) {
 	return disk(), nil
