@@ -4,25 +4,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
 
 	"github.com/spf13/cobra"
-	"k8s.io/klog/v2"
+
+	"github.com/numalane/numalane/internal/daemon"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal kills
-	if err := newCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "numalane-extender:", err)
-		os.Exit(1)
-	}
-}
+func main() { daemon.Main(newCommand()) }
 
 func newCommand() *cobra.Command {
 	o := options{}
@@ -46,7 +35,7 @@ nodeCacheCapable: true and the verbs filter, prioritize and bind.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version(),
+		Version:       daemon.Version(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return run(cmd.Context(), o, cmd.ErrOrStderr())
 		},
@@ -56,11 +45,10 @@ nodeCacheCapable: true and the verbs filter, prioritize and bind.`,
 }
 
 func run(ctx context.Context, o options, stderr io.Writer) error {
-	log, err := o.logger(stderr)
+	log, err := o.log.Logger(stderr)
 	if err != nil {
 		return err
 	}
-	klog.SetSlogLogger(log) // client-go writes into the same stream
 	policy, err := o.policy()
 	if err != nil {
 		return err
@@ -69,17 +57,9 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d, err := newDaemon(o, policy, client, log)
+	d, err := newApp(o, policy, client, log)
 	if err != nil {
 		return err
 	}
 	return d.run(ctx)
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version + " " + info.GoVersion
 }

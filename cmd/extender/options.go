@@ -3,14 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/numalane/numalane/internal/daemon"
 	"github.com/numalane/numalane/internal/ledger"
 )
 
@@ -28,8 +27,7 @@ type options struct {
 	unreadable string
 	newer      string
 
-	logLevel  string
-	logFormat string
+	log daemon.Logging
 }
 
 func (o *options) addFlags(cmd *cobra.Command) {
@@ -44,23 +42,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.absent, "absent-state", "closed", "nodes that publish nothing: closed refuses them to pods that ask for exclusive CPUs, NUMA memory or devices; open admits")
 	f.StringVar(&o.unreadable, "unreadable-state", "closed", "nodes that publish what cannot be read: open or closed")
 	f.StringVar(&o.newer, "newer-state", "closed", "nodes that publish a newer format than this binary reads: open or closed")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-}
-
-func (o *options) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
-	}
-	h := &slog.HandlerOptions{Level: level}
-	switch o.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, h)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, h)), nil
-	}
-	return nil, fmt.Errorf("--log-format %q: want text or json", o.logFormat)
+	o.log.AddFlags(f)
 }
 
 func (o *options) policy() (p ledger.Policy, err error) {

@@ -3,26 +3,12 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
-	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
-
 	"github.com/spf13/cobra"
-	"k8s.io/klog/v2"
+
+	"github.com/numalane/numalane/internal/daemon"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal kills
-	if err := newCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "numalane-plugin:", err)
-		os.Exit(1)
-	}
-}
+func main() { daemon.Main(newCommand()) }
 
 func newCommand() *cobra.Command {
 	o := options{}
@@ -45,40 +31,16 @@ publishes nothing, and says so.`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version(),
+		Version:       daemon.Version(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := o.logger(cmd.ErrOrStderr())
+			log, err := o.log.Logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			klog.SetSlogLogger(log)
 			return run(cmd.Context(), o, log)
 		},
 	}
 	o.addFlags(cmd)
 	cmd.AddCommand(newInspectCommand())
 	return cmd
-}
-
-func (o *options) logger(w interface{ Write([]byte) (int, error) }) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
-	}
-	h := &slog.HandlerOptions{Level: level}
-	switch o.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, h)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, h)), nil
-	}
-	return nil, fmt.Errorf("--log-format %q: want text or json", o.logFormat)
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version + " " + info.GoVersion
 }

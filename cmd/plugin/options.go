@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/numalane/numalane/internal/daemon"
 )
 
 // options are the command line. Every path has a flag, so that several plugins
@@ -28,8 +30,7 @@ type options struct {
 	kubeconfig string
 	listen     string
 
-	logLevel  string
-	logFormat string
+	log daemon.Logging
 }
 
 func (o *options) addFlags(cmd *cobra.Command) {
@@ -46,8 +47,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this Node in the API (default $NODE_NAME)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API (default: in a pod, its service account; elsewhere nothing is published)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8892", "address for health, metrics and, by flag, profiling; empty for none")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	o.log.AddFlags(f)
 }
 
 // addHostFlags are those that inspect has as well.

@@ -199,6 +199,8 @@ func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
 		return nil, nil
 	}
 	c.UserAgent = "numalane-plugin"
+	// A node that starts acknowledges all its pods at once.
+	c.QPS, c.Burst = 50, 100
 	return kubernetes.NewForConfig(c)
 }
 

@@ -83,7 +83,7 @@ func start(t testing.TB, objects ...runtime.Object) (client *fake.Clientset, ver
 		p.Spec.NodeName = b.Target.Name
 		return true, b, client.Tracker().Update(pods, p, b.Namespace)
 	})
-	d, err := newDaemon(options{listen: "127.0.0.1:0", healthListen: "127.0.0.1:0"}, ledger.Policy{}, client, slog.New(slog.DiscardHandler))
+	d, err := newApp(options{listen: "127.0.0.1:0", healthListen: "127.0.0.1:0"}, ledger.Policy{}, client, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,13 +16,13 @@ import (
 	"github.com/numalane/numalane/internal/ledger"
 )
 
-// daemon is everything that runs.
-type daemon struct {
+// app is everything that runs.
+type app struct {
 	book    *ledger.Ledger
 	servers []*httpserver.Server // that of the verbs comes first
 }
 
-func newDaemon(o options, policy ledger.Policy, client kubernetes.Interface, log *slog.Logger) (*daemon, error) {
+func newApp(o options, policy ledger.Policy, client kubernetes.Interface, log *slog.Logger) (*app, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	book, err := ledger.New(client, policy, log.With("component", "ledger"), reg)
@@ -49,7 +49,7 @@ func newDaemon(o options, policy ledger.Policy, client kubernetes.Interface, log
 		// able to have pods bound.
 		serve = append(serve, httpserver.Options{Addr: o.healthListen, Gatherer: reg, Checks: checks, Log: log.With("component", "health")})
 	}
-	d := &daemon{book: book}
+	d := &app{book: book}
 	for _, opts := range serve {
 		s, err := httpserver.New(opts)
 		if err != nil {
@@ -64,7 +64,7 @@ func newDaemon(o options, policy ledger.Policy, client kubernetes.Interface, log
 }
 
 // run serves until ctx ends or something fails.
-func (d *daemon) run(ctx context.Context) error {
+func (d *app) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.book.Run(ctx) })
 	for _, s := range d.servers {
