@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -63,11 +64,11 @@ func TestForetold(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			f := foretelling{t: t, c: c, node: n, rng: rand.New(rand.NewPCG(uint64(seed), uint64(i)))}
+			f := foretelling{t: t, c: c, node: n, holders: map[string]bool{}, rng: rand.New(rand.NewPCG(uint64(seed), uint64(i)))}
 			for range pods {
 				f.one()
 			}
-			t.Logf("%d pods: %d admitted, %d refused, as foretold", pods, f.admitted, f.refused)
+			t.Logf("%d pods: the kubelet admitted %d and refused %d, the others found no room in all", pods, f.admitted, f.refused)
 			if f.admitted == 0 || f.refused == 0 {
 				t.Error("all pods met the same end: that shows nothing")
 			}
@@ -95,6 +96,7 @@ type foretelling struct {
 	rng               *rand.Rand
 	made              int
 	admitted, refused int
+	holders           map[string]bool // admitted pods to which this node binds anything
 }
 
 // one foretells and tries one pod.
@@ -132,7 +134,8 @@ func (f *foretelling) one() {
 		return
 	}
 	f.admitted++
-	if r.Exclusive() && lands != nil {
+	if slices.ContainsFunc(lands, func(numa int) bool { return numa >= 0 }) {
+		f.holders[p.Name] = true
 		f.compare(until(f.t, f.c, p.Name, "acknowledged", acknowledged), r, lands)
 	}
 }
@@ -220,7 +223,7 @@ func (f *foretelling) state() (*topology.NodeState, []corev1.Pod) {
 	s.Pools.Unowned = nil // delayed, for people; this node has no pods but the API's
 	pods := f.pods()
 	for i := range pods {
-		if !allocator.NewRequest(&pods[i]).Exclusive() {
+		if !f.holders[pods[i].Name] {
 			continue
 		}
 		a, err := topology.Decode[topology.Allocation](until(f.t, f.c, pods[i].Name, "acknowledged", acknowledged).Annotations[topology.AllocationAnnotation])

@@ -35,6 +35,9 @@ func run(name, logDir string, ownMounts bool, program string, args ...string) (*
 	defer log.Close()
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
+	// A kubelet whose runtime names no log file removes ".*" where it stands
+	// (kuberuntime removeContainerLog).
+	p.cmd.Dir = logDir
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of the terminal is for the box's first process
 	if ownMounts {
 		p.cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
