@@ -274,7 +274,7 @@ func (f *foretelling) remove(name string) {
 	if err := pods.Delete(f.t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		f.t.Fatal(err)
 	}
-	if err := cluster.Wait(f.t.Context(), time.Minute, "pod "+name+" to go", func(ctx context.Context) error {
+	if err := cluster.Wait(f.t.Context(), time.Minute, "pod "+name+" to go", func(context.Context) error {
 		for _, p := range f.pods() {
 			if p.Name == name {
 				return fmt.Errorf("it is %s", p.Status.Phase)

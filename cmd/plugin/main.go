@@ -37,7 +37,14 @@ publishes nothing, and says so.`,
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), o, log)
+			if err := o.complete(); err != nil {
+				return err
+			}
+			a, err := newApp(o, log)
+			if err != nil {
+				return err
+			}
+			return a.run(cmd.Context())
 		},
 	}
 	o.addFlags(cmd)

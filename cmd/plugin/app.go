@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/httpserver"
+	"github.com/numalane/numalane/internal/inventory"
+	"github.com/numalane/numalane/internal/kubelet"
+	"github.com/numalane/numalane/internal/plugin"
+	"github.com/numalane/numalane/internal/publish"
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// app is everything that runs, wired into the two flows: host, inventory,
+// pools, kubelet; and kubelet's state, publish, API.
+type app struct {
+	log       *slog.Logger
+	config    *config.Config
+	inventory *inventory.Loop
+	servers   *plugin.Servers
+	kubelet   *kubelet.Reader
+	publisher *publish.Publisher
+	http      *httpserver.Server // nil: none
+
+	view    atomic.Pointer[view]
+	changed chan struct{} // has a token after view or the servers' status changed
+}
+
+// view is the machine and its pools, of one scan.
+type view struct {
+	host  *topology.Host
+	pools []kubelet.Pool
+}
+
+func newApp(o options, log *slog.Logger) (*app, error) {
+	a := &app{log: log, changed: make(chan struct{}, 1)}
+	a.view.Store(&view{})
+	var err error
+	if a.config, err = config.Load(o.configFile, o.resourcePrefix); err != nil {
+		return nil, err
+	}
+	client, err := o.client(log)
+	if err != nil {
+		return nil, err
+	}
+	if a.kubelet, err = o.reader(log); err != nil {
+		return nil, err
+	}
+	a.inventory = inventory.New(inventory.Options{
+		Scan:     func() (*topology.Host, error) { return a.scan(o.sysfsRoot) },
+		Events:   ofThisHost(o.sysfsRoot),
+		Interval: o.rescan,
+		Logger:   log,
+	})
+	a.servers = plugin.New(plugin.Options{
+		SocketDir: o.devicePluginDir, Logger: log, OnAllocate: a.kubelet.Poke, OnStatus: a.tell, Held: a.held,
+	})
+	a.publisher = publish.New(publish.Options{
+		Client: client, NodeName: o.nodeName, Source: a.kubelet, Changed: a.changed, Logger: log,
+		Host:  func() *topology.Host { return a.view.Load().host },
+		Pools: func() []kubelet.Pool { return a.view.Load().pools },
+		Ready: func() bool { return a.scanned() == nil && a.registered() == nil },
+	})
+	if o.listen != "" {
+		checks := []httpserver.Check{{Name: "inventory", Ready: a.scanned}, {Name: "kubelet", Ready: a.registered}}
+		if a.http, err = httpserver.New(httpserver.Options{Addr: o.listen, Log: log, Checks: checks}); err != nil {
+			return nil, errors.Join(err, a.kubelet.Close())
+		}
+	}
+	return a, nil
+}
+
+// run works until ctx ends or something fails.
+func (a *app) run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.kubelet.Close()) }()
+	updates := make(chan []plugin.Pool)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.assign(ctx, updates) })
+	g.Go(func() error { return a.inventory.Run(ctx) })
+	g.Go(func() error { return a.servers.Run(ctx, updates) })
+	g.Go(func() error { return a.kubelet.Watch(ctx) })
+	g.Go(func() error { return a.publisher.Run(ctx) })
+	if a.http != nil {
+		g.Go(func() error { return a.http.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// assign makes pools of each snapshot of the machine.
+func (a *app) assign(ctx context.Context, updates chan<- []plugin.Pool) error {
+	snapshots, heldChanged := a.inventory.Subscribe(), a.kubelet.Changed()
+	said := map[topology.Address]string{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-heldChanged:
+			a.servers.HeldChanged()
+		case s := <-snapshots:
+			assignment := a.config.Assign(s.Host)
+			said = a.sayRejections(said, assignment.Rejections)
+			a.view.Store(&view{host: s.Host, pools: published(assignment.Pools, s.Host)})
+			a.tell()
+			select {
+			case updates <- advertised(assignment.Pools):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// sayRejections logs why a device is in no pool, once for each reason.
+func (a *app) sayRejections(said map[topology.Address]string, rs []config.Rejection) map[topology.Address]string {
+	now := make(map[topology.Address]string, len(rs))
+	for _, r := range rs {
+		now[r.Address] = r.Reason
+		if said[r.Address] != r.Reason {
+			a.log.Info("device is in no pool", "device", r.Address.String(), "reason", r.Reason)
+		}
+	}
+	return now
+}
+
+func (a *app) scan(root string) (*topology.Host, error) {
+	if last := a.inventory.Latest(); last != nil {
+		return topology.Read(root, topology.WithPrevious(last.Host))
+	}
+	return topology.Read(root)
+}
+
+func (a *app) held() map[string][]string {
+	held, err := a.kubelet.HeldDevices()
+	if err != nil {
+		a.log.Warn("cannot tell which devices pods hold", "err", err)
+	}
+	return held
+}
+
+func (a *app) tell() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// scanned is nil once the machine has been read.
+func (a *app) scanned() error {
+	if a.view.Load().host == nil {
+		return errors.New("the machine has not been read yet")
+	}
+	return nil
+}
+
+// registered names a pool whose devices the kubelet does not listen to; it is
+// nil when it listens to all.
+func (a *app) registered() error {
+	pools := a.servers.Status()
+	if len(pools) < len(a.config.Pools) {
+		return errors.New("the pools have not been made yet")
+	}
+	for _, p := range pools {
+		if p.Phase != plugin.Live && p.Phase != plugin.Idle {
+			return fmt.Errorf("pool %s is %s", p.Resource, p.Phase)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/numalane/numalane/internal/kubelet"
+)
+
+// ofThisHost tells whether a sysfs is the running kernel's, whose events say
+// when to look again.
+func ofThisHost(root string) bool {
+	switch filepath.Clean(root) {
+	case "/", "/sys":
+		return true
+	}
+	return false
+}
+
+// client is nil where there is no API to publish to.
+func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
+	var c *rest.Config
+	var err error
+	if o.kubeconfig != "" {
+		c, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	} else if c, err = rest.InClusterConfig(); errors.Is(err, rest.ErrNotInCluster) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("Kubernetes API: %w", err)
+	}
+	if o.nodeName == "" {
+		log.Warn("--node-name is not given: nothing is published")
+		return nil, nil
+	}
+	c.UserAgent = "numalane-plugin"
+	// A node that starts acknowledges all its pods at once.
+	c.QPS, c.Burst = 50, 100
+	return kubernetes.NewForConfig(c)
+}
+
+// serviceAccountToken is where a pod finds its token.
+const serviceAccountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+func (o *options) reader(log *slog.Logger) (*kubelet.Reader, error) {
+	k := kubelet.Options{
+		Dir: o.kubeletDir, DevicePluginDir: o.devicePluginDir, PodResourcesSocket: o.podResources,
+		ConfigFile: o.kubeletConfig, ConfigDropInDir: o.kubeletConfigDir, ConfigzURL: o.kubeletURL, Logger: log,
+		HTTPClient: &http.Client{Timeout: 10 * time.Second},
+	}
+	if o.kubeconfig == "" {
+		k.TokenFile = serviceAccountToken
+	}
+	if u, err := url.Parse(o.kubeletURL); err != nil {
+		return nil, fmt.Errorf("--kubelet-url: %w", err)
+	} else if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsLoopback() {
+		// A kubelet signs its own certificate unless told otherwise, and on
+		// loopback nobody else can answer for it.
+		k.HTTPClient.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	}
+	return kubelet.NewReader(k)
+}
