@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +20,7 @@ type footprint struct {
 	Processes []string          // those of our binaries
 	Mounts    string            // all mounts
 	Sysctls   map[string]string // those that a kubelet writes
-	Files     []string          // Dir, and what is in the temporary folder
+	Files     []string          // Dir, and what a kubelet makes at paths that its code fixes
 }
 
 func look(t *testing.T, bin string) footprint {
@@ -46,7 +47,10 @@ func look(t *testing.T, bin string) footprint {
 		}
 		f.Sysctls[name] = string(b)
 	}
-	for _, pattern := range []string{Dir, "/var/lib/kubelet/device-plugins/*", filepath.Join(os.TempDir(), "kubelet*")} {
+	for _, pattern := range []string{
+		Dir, "/var/lib/kubelet", "/var/lib/kubelet/device-plugins/*", "/var/log/containers", "/var/log/pods",
+		"/usr/libexec/kubernetes", "/etc/kubernetes", filepath.Join(os.TempDir(), "kubelet*"),
+	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -56,8 +60,55 @@ func look(t *testing.T, bin string) footprint {
 	return f
 }
 
+// reach is what a kubelet could change on its host.
+type reach struct {
+	Writable []string // mounts outside the node's folder that are not read-only
+	Folder   string   // the one it works in
+}
+
+// reaches looks at the kubelets that run, by the name of their node.
+func reaches(t *testing.T, bin string) map[string]reach {
+	t.Helper()
+	found := map[string]reach{}
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, proc := range procs {
+		// A process that is no longer there is none of the kubelets.
+		cmdline, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
+		args := strings.Split(string(cmdline), "\x00")
+		at := slices.Index(args, "--name")
+		if args[0] != filepath.Join(bin, "simnode") || at < 0 {
+			continue
+		}
+		name := args[at+1]
+		own := filepath.Join(Dir, name)
+		var r reach
+		if r.Folder, err = os.Readlink(filepath.Join(proc, "cwd")); err != nil {
+			t.Fatal(err)
+		}
+		mounts, err := os.ReadFile(filepath.Join(proc, "mountinfo"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// proc(5): the fifth field is the place, the sixth the mount's own options.
+		for line := range strings.Lines(string(mounts)) {
+			f := strings.Fields(line)
+			place, options := f[4], strings.Split(f[5], ",")
+			if place != own && !strings.HasPrefix(place, own+"/") && !slices.Contains(options, "ro") {
+				r.Writable = append(r.Writable, place)
+			}
+		}
+		slices.Sort(r.Writable)
+		found[name] = r
+	}
+	return found
+}
+
 // TestNothingIsLeft kills a demo in the middle, as hard as can be, and looks
-// for processes, mounts, files and kernel settings.
+// for processes, mounts, files and kernel settings. Before, it looks at what
+// the kubelets could change on their host: nothing.
 func TestNothingIsLeft(t *testing.T) {
 	bin, err := filepath.Abs("../.cache/bin")
 	if err != nil {
@@ -80,7 +131,7 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Log(lines.Text())
 		seen = strings.Contains(lines.Text(), "nodes are ready")
 	}
-	during := look(t, bin)
+	during, kubelets := look(t, bin), reaches(t, bin)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +141,15 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	if len(during.Processes) < 12 {
 		t.Errorf("only %d processes ran: %v", len(during.Processes), during.Processes)
+	}
+	if len(kubelets) < 4 {
+		t.Errorf("only %d kubelets ran", len(kubelets))
+	}
+	for name, got := range kubelets {
+		want := reach{Writable: []string{"/var/lib/kubelet/device-plugins", "/var/log"}, Folder: filepath.Join(Dir, name, "work")}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("what the kubelet of %s could change (-want +got):\n%s", name, diff)
+		}
 	}
 	err = Wait(context.Background(), 20*time.Second, "the processes to go", func(context.Context) error {
 		if diff := cmp.Diff(before, look(t, bin)); diff != "" {

@@ -156,6 +156,7 @@ func (n *Node) config() *kubeletconfig.KubeletConfiguration {
 		ImageServiceEndpoint:     socket,
 		StaticPodPath:            filepath.Join(n.Dir, "manifests"),
 		PodLogsDir:               filepath.Join(n.Dir, "podlogs"),
+		VolumePluginDir:          filepath.Join(n.Dir, "volumeplugins"),
 		Address:                  "127.0.0.1",
 		Port:                     port,
 		HealthzPort:              &none,
@@ -178,6 +179,8 @@ func (n *Node) config() *kubeletconfig.KubeletConfiguration {
 		SystemReserved:                map[string]string{"cpu": "1"},
 		// Device changes reach the Node's status only with the next update of it.
 		NodeStatusUpdateFrequency: metav1.Duration{Duration: time.Second},
+		// The runtime writes no logs: to look for them fills the kubelet's own.
+		ContainerLogMonitorInterval: &metav1.Duration{Duration: 24 * time.Hour},
 	}
 	if n.Spec.Kubelet != nil {
 		n.Spec.Kubelet(c)

@@ -35,8 +35,8 @@ func run(name, logDir string, ownMounts bool, program string, args ...string) (*
 	defer log.Close()
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	// A kubelet whose runtime names no log file removes ".*" where it stands
-	// (kuberuntime removeContainerLog).
+	// What a process leaves where it stands goes with the box. A kubelet must
+	// not stay here: it empties the folder (cmd/simnode, seal).
 	p.cmd.Dir = logDir
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of the terminal is for the box's first process
 	if ownMounts {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	cadvisorapi "github.com/google/cadvisor/lib/model"
@@ -25,10 +24,6 @@ import (
 	"github.com/numalane/numalane/internal/sysfstest"
 )
 
-// pluginDir is where the kubelet puts its device plugin socket: a constant of
-// its code (pkg/apis/deviceplugin/v1beta1, DevicePluginPath).
-const pluginDir = "/var/lib/kubelet/device-plugins"
-
 type kubeletOptions struct {
 	root, name, kubeconfig, config, machine string
 }
@@ -43,7 +38,8 @@ machine, which cAdvisor reports, the containers' runtime, and the OOM adjuster.
 Everything that decides an admission is the kubelet's own.
 
 It must be started in a mount namespace of its own, with kernel settings that it
-has no reason to change: it is told to fail rather than to write them.`,
+has no reason to change: it is told to fail rather than to write them. Outside
+its own folder it can write no file. Paths must be absolute.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runKubelet(cmd.Context(), o) },
 	}
@@ -62,8 +58,8 @@ func runKubelet(ctx context.Context, o kubeletOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := ownPluginDir(filepath.Join(o.root, "dp")); err != nil {
-		return err
+	if err := seal(o.root); err != nil {
+		return fmt.Errorf("seal the host off: %w", err)
 	}
 	s, err := server(o)
 	if err != nil {
@@ -103,21 +99,6 @@ func server(o kubeletOptions) (*options.KubeletServer, error) {
 		return nil, fmt.Errorf("feature gates: %w", err)
 	}
 	return &options.KubeletServer{KubeletFlags: *flags, KubeletConfiguration: *config}, nil
-}
-
-// ownPluginDir puts the node's folder where the kubelet looks for device
-// plugins. The mount is seen by this process alone.
-func ownPluginDir(dir string) error {
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := os.MkdirAll(pluginDir, 0o755); err != nil {
-		return err
-	}
-	if err := syscall.Mount(dir, pluginDir, "", syscall.MS_BIND, ""); err != nil {
-		return fmt.Errorf("mount %s on %s: %w", dir, pluginDir, err)
-	}
-	return nil
 }
 
 // machineReader is a cAdvisor that reports one machine.
