@@ -95,13 +95,39 @@ func build(out, ldflags string, binaries []binary) error {
 		cmd := exec.Command("go", "build", "-trimpath", "-tags", b.tags, "-ldflags", ldflags, "-o", filepath.Join(out, b.name), b.pkg)
 		cmd.Dir = b.dir
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if msg, err := cmd.CombinedOutput(); err != nil {
+		done := alive(start)
+		msg, err := cmd.CombinedOutput()
+		done()
+		if err != nil {
 			fmt.Println()
 			return fmt.Errorf("%s: %w\n%s", b.name, err, msg)
 		}
 		fmt.Printf(" %6.1fs\n", time.Since(start).Seconds())
 	}
 	return nil
+}
+
+// alive prints every half minute how long a build has taken, until it is told
+// that it is done.
+func alive(start time.Time) (done func()) {
+	tick := time.NewTicker(30 * time.Second)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-tick.C:
+				fmt.Printf(" %.0fs …", time.Since(start).Seconds())
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return func() {
+		tick.Stop()
+		close(stop)
+		<-stopped
+	}
 }
 
 func present(out string, binaries []binary) bool {
