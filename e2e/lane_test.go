@@ -80,12 +80,15 @@ func node(t *testing.T, c *cluster.Cluster, name string, m sysfstest.Machine, wa
 		t.Fatal(err)
 	}
 	startPlugin(t, n, flags...)
+	began := time.Now()
 	if err := n.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("node %s is ready after %s", name, time.Since(began).Round(time.Millisecond))
 	if err := n.Allocatable(t.Context(), vf, want); err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("and has its VFs after %s", time.Since(began).Round(time.Millisecond))
 	return n
 }
 
