@@ -187,6 +187,7 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 	p, err := c.run("kube-controller-manager", false, "kube-controller-manager",
 		"--kubeconfig", c.Kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(port),
 		"--cert-dir", filepath.Join(Dir, "pki-kcm"), "--leader-elect=false", "--profiling=false",
+		"--flex-volume-plugin-dir", filepath.Join(Dir, "flex"), // it makes the folder, by default below /usr/libexec
 		"--service-account-private-key-file", filepath.Join(Dir, "sa.key"), "--root-ca-file", filepath.Join(Dir, "pki", "apiserver.crt"))
 	if err != nil {
 		return err
