@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/numalane/numalane/internal/daemon"
+	"github.com/numalane/numalane/internal/kubelet"
 )
 
 // options are the command line. Every path has a flag, so that several plugins
@@ -38,7 +39,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.SortFlags = false
 	o.addHostFlags(cmd, "/etc/pcidp/config.json")
 	f.DurationVar(&o.rescan, "rescan-interval", time.Minute, "longest time between two looks at the machine; kernel events and changes are seen at once")
-	f.StringVar(&o.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "root folder of the kubelet, with its state files")
+	f.StringVar(&o.kubeletDir, "kubelet-dir", kubelet.DefaultDir, "root folder of the kubelet, with its state files")
 	f.StringVar(&o.devicePluginDir, "device-plugin-dir", "", "folder of kubelet.sock (default KUBELET-DIR/device-plugins)")
 	f.StringVar(&o.podResources, "pod-resources-socket", "", "socket of the PodResources API (default KUBELET-DIR/pod-resources/kubelet.sock)")
 	f.StringVar(&o.kubeletURL, "kubelet-url", "https://127.0.0.1:10250", "where the kubelet serves /configz; empty to read only its configuration file")
@@ -60,14 +61,10 @@ func (o *options) addHostFlags(cmd *cobra.Command, configFile string) {
 
 // complete fills in what follows from other flags, and checks.
 func (o *options) complete() error {
-	set := func(field *string, elem ...string) {
-		if *field == "" {
-			*field = filepath.Join(append([]string{o.kubeletDir}, elem...)...)
-		}
+	// The other paths below the kubelet's folder internal/kubelet fills in.
+	if o.devicePluginDir == "" {
+		o.devicePluginDir = filepath.Join(o.kubeletDir, "device-plugins")
 	}
-	set(&o.devicePluginDir, "device-plugins")
-	set(&o.podResources, "pod-resources", "kubelet.sock")
-	set(&o.kubeletConfig, "config.yaml")
 	if o.rescan <= 0 {
 		return errors.New("--rescan-interval: want a positive time")
 	}

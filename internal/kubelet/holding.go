@@ -3,7 +3,6 @@ package kubelet
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/numalane/numalane/pkg/topology"
 )
@@ -170,14 +169,6 @@ func byGroup(ds []HeldDevice, index deviceIndex) []topology.DeviceAllocation {
 		}
 		out[i].IDs = append(out[i].IDs, d.ID)
 	}
-	slices.SortFunc(out, func(a, b topology.DeviceAllocation) int {
-		if c := strings.Compare(a.Resource, b.Resource); c != 0 {
-			return c
-		}
-		if c := slices.Compare(a.NUMANodes, b.NUMANodes); c != 0 {
-			return c
-		}
-		return strings.Compare(a.PF, b.PF)
-	})
+	slices.SortFunc(out, topology.DeviceAllocation.Compare)
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
 
+	"github.com/numalane/numalane/pkg/allocator"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
@@ -45,7 +46,7 @@ func (c *claim) shares(t *topology.NodeTopology, p *topology.NodePools) map[stri
 		}
 		if static && t.Kubelet.MemoryPolicy == topology.MemoryManagerStatic {
 			for name, q := range ct.Resources.Requests {
-				if (name == v1.ResourceMemory || isHugepages(name)) && !q.IsZero() {
+				if allocator.IsMemory(name) && !q.IsZero() {
 					s.memory[string(name)] = q.Value()
 				}
 			}
@@ -56,8 +57,7 @@ func (c *claim) shares(t *topology.NodeTopology, p *topology.NodePools) map[stri
 	}
 	for i := range c.pod.Spec.InitContainers {
 		ct := &c.pod.Spec.InitContainers[i]
-		sidecar := ct.RestartPolicy != nil && *ct.RestartPolicy == v1.ContainerRestartPolicyAlways
-		add(ct, c.pod.Status.InitContainerStatuses, !sidecar)
+		add(ct, c.pod.Status.InitContainerStatuses, !allocator.IsSidecar(ct))
 	}
 	for i := range c.pod.Spec.Containers {
 		add(&c.pod.Spec.Containers[i], c.pod.Status.ContainerStatuses, false)
@@ -65,8 +65,7 @@ func (c *claim) shares(t *topology.NodeTopology, p *topology.NodePools) map[stri
 	return out
 }
 
-// wholeCPUs is the number of exclusive CPUs of a container: 0 unless it is
-// whole. While a resize waits, the kubelet's word goes before the spec.
+// wholeCPUs is the number of exclusive CPUs of a container. While a resize waits, the kubelet's word goes before the spec.
 func wholeCPUs(c *v1.Container, statuses []v1.ContainerStatus) int64 {
 	q := c.Resources.Requests[v1.ResourceCPU]
 	for i := range statuses {
@@ -74,14 +73,7 @@ func wholeCPUs(c *v1.Container, statuses []v1.ContainerStatus) int64 {
 			q = allocated
 		}
 	}
-	if q.MilliValue()%1000 != 0 {
-		return 0
-	}
-	return q.Value()
-}
-
-func isHugepages(name v1.ResourceName) bool {
-	return strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix)
+	return allocator.WholeCPUs(q)
 }
 
 // disagreement tells where an allocation contradicts what the pod asks for or
@@ -199,8 +191,7 @@ func hasGroup(p *topology.NodePools, d *topology.DeviceAllocation) bool {
 			continue
 		}
 		for j := range p.Pools[i].Groups {
-			g := &p.Pools[i].Groups[j]
-			if g.PF == d.PF && slices.Equal(g.NUMANodes, d.NUMANodes) {
+			if d.Of(&p.Pools[i].Groups[j]) {
 				return true
 			}
 		}

@@ -3,6 +3,7 @@ package publish
 import (
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/numalane/numalane/pkg/allocator"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
@@ -20,7 +21,7 @@ func admitted(pod *v1.Pod, a *topology.Allocation, state *topology.NodeState) bo
 	e := expectation{pod: pod, state: state, exclusive: exclusive(pod)}
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
-		sidecar := c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
+		sidecar := allocator.IsSidecar(c)
 		if !sidecar && state.Topology.Inexact != "" {
 			continue // PodResources does not tell of these
 		}
@@ -64,8 +65,7 @@ func (e *expectation) met(c *v1.Container, held *topology.ContainerAllocation, k
 		return true
 	}
 	k := &e.state.Topology.Kubelet
-	cpu := c.Resources.Requests.Cpu()
-	if k.CPUPolicy == topology.CPUManagerStatic && cpu.Sign() > 0 && cpu.MilliValue()%1000 == 0 && len(held.CPUs) == 0 {
+	if k.CPUPolicy == topology.CPUManagerStatic && allocator.WholeCPUs(*c.Resources.Requests.Cpu()) > 0 && len(held.CPUs) == 0 {
 		return false
 	}
 	memory := c.Resources.Requests.Memory()

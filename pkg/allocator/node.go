@@ -6,6 +6,8 @@ import (
 	"math/bits"
 	"slices"
 
+	"k8s.io/utils/cpuset"
+
 	"github.com/numalane/numalane/pkg/topology"
 )
 
@@ -117,19 +119,20 @@ func Compile(s *topology.NodeState) (*Node, error) {
 }
 
 func (n *Node) addCPUs(t *topology.NodeTopology, held []topology.Allocation) {
-	var taken topology.CPUSet
+	var sets []cpuset.CPUSet
 	for i := range held {
 		for _, c := range held[i].Containers {
 			for _, set := range c.CPUs {
-				taken = topology.CPUSet{CPUSet: taken.Union(set.CPUSet)}
+				sets = append(sets, set.CPUSet)
 			}
 		}
 	}
+	taken := cpuset.New().Union(sets...)
 	full := t.Kubelet.CPUOpts["full-pcpus-only"] == "true"
 	for i := range t.NUMANodes {
 		numa := &t.NUMANodes[i]
 		allocatable := numa.CPUs().Difference(numa.Reserved.CPUSet)
-		free := allocatable.Difference(taken.CPUSet)
+		free := allocatable.Difference(taken)
 		n.empty = append(n.empty, int64(allocatable.Size()))
 		n.free = append(n.free, int64(free.Size()))
 		for _, g := range numa.Cores {
@@ -180,7 +183,7 @@ func heldOf(resource string, g *topology.Group, held []topology.Allocation) int 
 	for i := range held {
 		for _, c := range held[i].Containers {
 			for _, d := range c.Devices {
-				if d.Resource != resource || d.PF != g.PF || !slices.Equal(d.NUMANodes, g.NUMANodes) {
+				if d.Resource != resource || !d.Of(g) {
 					continue
 				}
 				for _, id := range d.IDs {

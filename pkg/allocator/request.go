@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/resource"
 )
 
@@ -55,7 +56,7 @@ func NewRequest(pod *v1.Pod) *Request {
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		kind := initial
-		if c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways {
+		if IsSidecar(c) {
 			kind = sidecar
 		}
 		r.containers = append(r.containers, newContainer(c, kind, exclusive))
@@ -100,12 +101,9 @@ func newContainer(c *v1.Container, kind containerKind, exclusive bool) container
 		}
 	}
 	if exclusive {
-		// Only whole CPUs are exclusive (cpumanager guaranteedCPUs).
-		if q := c.Resources.Requests[v1.ResourceCPU]; q.MilliValue()%1000 == 0 {
-			out.cpus = q.Value()
-		}
+		out.cpus = WholeCPUs(c.Resources.Requests[v1.ResourceCPU])
 		for name, q := range c.Resources.Requests {
-			if (name == v1.ResourceMemory || isHugepages(name)) && !q.IsZero() {
+			if IsMemory(name) && !q.IsZero() {
 				out.memory = append(out.memory, amount{string(name), q.Value()})
 			}
 		}
@@ -183,8 +181,24 @@ func isExtendedResource(name v1.ResourceName) bool {
 		!strings.HasPrefix(s, v1.DefaultResourceRequestsPrefix)
 }
 
-func isHugepages(name v1.ResourceName) bool {
-	return strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix)
+// IsSidecar tells a restartable init container, which keeps what it holds, from
+// one that ends and leaves it (KEP-753).
+func IsSidecar(init *v1.Container) bool {
+	return init.RestartPolicy != nil && *init.RestartPolicy == v1.ContainerRestartPolicyAlways
+}
+
+// WholeCPUs is the number of CPUs that a request makes exclusive in a
+// Guaranteed pod: 0 unless it is whole (cpumanager guaranteedCPUs).
+func WholeCPUs(request apiresource.Quantity) int64 {
+	if request.MilliValue()%1000 != 0 {
+		return 0
+	}
+	return request.Value()
+}
+
+// IsMemory tells the resources that the memory manager gives away.
+func IsMemory(name v1.ResourceName) bool {
+	return name == v1.ResourceMemory || strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix)
 }
 
 // isGuaranteed is the kubelet's GetPodQOS: the status where it is set, else

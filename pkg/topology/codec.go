@@ -130,15 +130,7 @@ func (a Allocation) canonical() Allocation {
 		for j := range c.Devices {
 			c.Devices[j].IDs = slices.Sorted(slices.Values(c.Devices[j].IDs))
 		}
-		slices.SortFunc(c.Devices, func(x, y DeviceAllocation) int {
-			if r := strings.Compare(x.Resource, y.Resource); r != 0 {
-				return r
-			}
-			if r := slices.Compare(x.NUMANodes, y.NUMANodes); r != 0 {
-				return r
-			}
-			return strings.Compare(x.PF, y.PF)
-		})
+		slices.SortFunc(c.Devices, DeviceAllocation.Compare)
 	}
 	return a
 }

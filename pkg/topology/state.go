@@ -1,5 +1,13 @@
 package topology
 
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"k8s.io/utils/cpuset"
+)
+
 // The keys of the contract between the plugin and the extender.
 const (
 	TopologyAnnotation   = "numalane.io/topology"        // on the Node: NodeTopology
@@ -86,13 +94,15 @@ type Memory struct {
 
 // CPUs are all CPUs of the NUMA node, reserved ones too.
 func (n *NodeNUMA) CPUs() CPUSet {
-	var s CPUSet
+	// One union of all: a union copies what it has, and a ledger asks this for
+	// every container.
+	var cores []cpuset.CPUSet
 	for _, g := range n.Cores {
 		for _, c := range g.CPUs {
-			s = CPUSet{s.Union(c.CPUSet)}
+			cores = append(cores, c.CPUSet)
 		}
 	}
-	return s
+	return CPUSet{cpuset.New().Union(cores...)}
 }
 
 // NodePools is the annotation numalane.io/pools: the device pools of a node.
@@ -168,4 +178,14 @@ type DeviceAllocation struct {
 	NUMANodes []int    `json:"numaNodes,omitempty"`
 	PF        string   `json:"pf,omitempty"`
 	IDs       []string `json:"ids"`
+}
+
+// Of tells whether the devices are of a group of their resource's pool.
+func (d *DeviceAllocation) Of(g *Group) bool {
+	return d.PF == g.PF && slices.Equal(d.NUMANodes, g.NUMANodes)
+}
+
+// Compare orders allocations by Resource, NUMANodes and PF.
+func (d DeviceAllocation) Compare(o DeviceAllocation) int {
+	return cmp.Or(strings.Compare(d.Resource, o.Resource), slices.Compare(d.NUMANodes, o.NUMANodes), strings.Compare(d.PF, o.PF))
 }
