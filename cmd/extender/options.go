@@ -40,7 +40,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.healthListen, "health-listen", "", "second address, for health and metrics alone, that others may reach; empty for none")
 	f.BoolVar(&o.profiling, "profiling", false, "serve /debug/pprof/ on the address for kube-scheduler's calls")
 	f.StringVar(&o.absent, "absent-state", "closed", "nodes that publish nothing: closed refuses them to pods that ask for exclusive CPUs, NUMA memory or devices; open admits")
-	f.StringVar(&o.unreadable, "unreadable-state", "closed", "nodes that publish what cannot be read: open or closed")
+	f.StringVar(&o.unreadable, "unreadable-state", "closed", "nodes that publish what cannot be read, contradicts itself or is of an unknown kubelet: open or closed")
 	f.StringVar(&o.newer, "newer-state", "closed", "nodes that publish a newer format than this binary reads: open or closed")
 	o.log.AddFlags(f)
 }

@@ -323,8 +323,8 @@ numalane_extender_requests_total{code="405",verb="filter"} 1
 		t.Error(err)
 	}
 	refused := testutil.CollectAndCount(reg, "numalane_extender_nodes_filtered_total")
-	if refused != int(allocator.NewerState) {
-		t.Errorf("%d reasons have a counter, want all %d", refused, allocator.NewerState)
+	if refused != int(allocator.Unknown) {
+		t.Errorf("%d reasons have a counter, want all %d", refused, allocator.Unknown)
 	}
 	problems, err := testutil.GatherAndLint(reg)
 	if err != nil || len(problems) > 0 {

@@ -62,7 +62,7 @@ func (m *metrics) filtered(t *tally) {
 }
 
 // lastReason is the last that there is a counter for from the start.
-const lastReason = allocator.NewerState
+const lastReason = allocator.Unknown
 
 // tally counts nodes by reason, so that a call of 5,000 nodes touches each
 // counter once.

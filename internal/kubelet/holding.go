@@ -7,11 +7,6 @@ import (
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// WholePod stands in the place of a container's name for what a pod with
-// pod-level resources holds as a whole, its containers sharing or splitting it
-// (gate PodLevelResourceManagers). It is no valid container name.
-const WholePod = "(pod)"
-
 // share is what one container holds.
 type share struct {
 	cpus    topology.CPUSet
@@ -49,7 +44,7 @@ func (h holding) asWhole(cpus topology.CPUSet, memory []topology.MemoryAllocatio
 			s.memory = nil
 		}
 	}
-	whole := h.of(WholePod)
+	whole := h.of(topology.WholePod)
 	whole.cpus, whole.memory = cpus, memory
 }
 

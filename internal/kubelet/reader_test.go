@@ -278,7 +278,7 @@ func TestReadState(t *testing.T) {
 			}}},
 			// Pod-level: once, not once a container that shares it.
 			{Version: 1, UID: wholeUID, Containers: []topology.ContainerAllocation{{
-				Name: kubelet.WholePod, CPUs: map[int]topology.CPUSet{0: topology.NewCPUSet(6, 7), 1: topology.NewCPUSet(8, 9)},
+				Name: topology.WholePod, CPUs: map[int]topology.CPUSet{0: topology.NewCPUSet(6, 7), 1: topology.NewCPUSet(8, 9)},
 				Memory: []topology.MemoryAllocation{block("memory", gi)},
 			}}},
 		},

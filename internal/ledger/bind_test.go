@@ -193,7 +193,7 @@ func TestBindRefuses(t *testing.T) {
 		name, node, want string
 		pod              *v1.Pod
 	}{
-		{"a pod that no longer fits", "full", "promised to others: node(s) had no single NUMA node", p},
+		{"a pod that no longer fits", "full", "promised to others: node(s) had not enough free CPUs", p},
 		{"a node that publishes nothing", "bare", "did not publish", p},
 		{"a node that is not", "nowhere", "did not publish", p},
 		{"a pod that is not", "full", "not found", pod("other", "2", 2)},

@@ -26,7 +26,7 @@ import (
 // node that publishes nothing promises nothing.
 type Policy struct {
 	AdmitAbsent     bool // the node publishes nothing
-	AdmitUnreadable bool // it publishes what cannot be read, or contradicts itself
+	AdmitUnreadable bool // it publishes what cannot be read, contradicts itself, or is of a kubelet that is not known
 	AdmitNewer      bool // it publishes a newer format
 }
 
@@ -34,7 +34,7 @@ func (p Policy) admits(r allocator.Reason) bool {
 	switch r {
 	case allocator.NoState:
 		return p.AdmitAbsent
-	case allocator.UnreadableState:
+	case allocator.UnreadableState, allocator.Unknown:
 		return p.AdmitUnreadable
 	case allocator.NewerState:
 		return p.AdmitNewer

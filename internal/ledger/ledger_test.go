@@ -31,7 +31,7 @@ func TestNodeStates(t *testing.T) {
 		{"newer", func(n *v1.Node) { n.Annotations[topology.TopologyAnnotation] = `{"version":2}` }, ledger.Policy{AdmitNewer: true}, allocator.NewerState},
 		{"contradicts itself", func(n *v1.Node) {
 			n.Annotations[topology.TopologyAnnotation] = strings.Replace(n.Annotations[topology.TopologyAnnotation], "single-numa-node", "double-numa-node", 1)
-		}, ledger.Policy{AdmitUnreadable: true}, allocator.UnreadableState},
+		}, ledger.Policy{AdmitUnreadable: true}, allocator.Unknown},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

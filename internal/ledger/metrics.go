@@ -85,6 +85,7 @@ func (c census) Collect(ch chan<- prometheus.Metric) {
 	gauge(nodesDesc, nodes[allocator.NoState], "absent")
 	gauge(nodesDesc, nodes[allocator.UnreadableState], "unreadable")
 	gauge(nodesDesc, nodes[allocator.NewerState], "newer")
+	gauge(nodesDesc, nodes[allocator.Unknown], "unknown")
 	gauge(podsDesc, acknowledged, "acknowledged")
 	gauge(podsDesc, unacknowledged, "unacknowledged")
 	gauge(podsDesc, promised, "promised")

@@ -106,8 +106,8 @@ func (n *node) rebuild(log *slog.Logger, m *metrics) {
 	}
 	base, err := allocator.Compile(&state)
 	if err != nil {
-		log.Warn("what the node publishes contradicts itself", "node", n.name, "err", err)
-		s.reason = allocator.UnreadableState
+		log.Warn("nothing can be foretold for the node", "node", n.name, "err", err)
+		s.reason = allocator.Unknown
 		n.now.Store(s)
 		return
 	}

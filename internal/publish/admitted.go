@@ -45,7 +45,7 @@ type expectation struct {
 }
 
 // exclusive leaves pods with pod-level resources out: they get nothing, or as
-// a whole (kubelet.WholePod), which the containers' requests do not tell.
+// a whole (topology.WholePod), which the containers' requests do not tell.
 func exclusive(pod *v1.Pod) bool {
 	return pod.Status.QOSClass == v1.PodQOSGuaranteed && pod.Spec.Resources == nil
 }

@@ -259,15 +259,32 @@ func TestAdmit(t *testing.T) {
 			if got := n.Admit(r); got.Reason != tt.want {
 				t.Errorf("Admit: %s in container %d, want %s", got.Reason.Code(), got.Container, tt.want.Code())
 			}
-			lands := n.Place(r)
 			if tt.machine.policy == topology.PolicyNone {
 				return // no policy binds containers to NUMA nodes
 			}
-			if diff := cmp.Diff(tt.lands, lands); diff != "" {
+			if diff := cmp.Diff(tt.lands, lanesOf(n, r)); diff != "" {
 				t.Errorf("NUMA nodes (-want +got):\n%s", diff)
 			}
 		})
 	}
+}
+
+// lanesOf are the NUMA nodes that the containers land on; -1 for one that gets
+// nothing of any, nil for a pod that is refused.
+func lanesOf(n *Node, r *Request) []int {
+	outcomes, _ := n.Outcomes(r, 1)
+	if !outcomes[0].Verdict.OK() {
+		return nil
+	}
+	var lanes []int
+	for i := range outcomes[0].Containers {
+		lane := -1
+		if l := &outcomes[0].Containers[i]; !l.CPUs.IsEmpty() || len(l.Memory) > 0 || len(l.Devices) > 0 && len(l.Devices[0].NUMANodes) > 0 {
+			lane = n.numaIDs[firstBit(n.landed(l))]
+		}
+		lanes = append(lanes, lane)
+	}
+	return lanes
 }
 
 // TestAfter fills a node and expects each pod to leave what it says.
@@ -309,33 +326,16 @@ func TestHeld(t *testing.T) {
 	g := &s.Pools.Pools[0].Groups[0]
 	g.Healthy, g.Unhealthy = 3, []string{"a"}
 	n := compile(t, s)
-	if diff := cmp.Diff(room{2, 4, 1, 2}, n.free); diff != "" {
-		t.Errorf("free CPUs and VFs by NUMA node (-want +got):\n%s", diff)
+	if diff := cmp.Diff("0,3-7", n.cpu.set(&n.room.cpus).String()); diff != "" {
+		t.Errorf("free CPUs (-want +got):\n%s", diff)
 	}
-}
-
-func TestCompileRefuses(t *testing.T) {
-	tests := map[string]func(*topology.NodeState){
-		"no NUMA nodes":         func(s *topology.NodeState) { s.Topology.NUMANodes = nil },
-		"unknown policy":        func(s *topology.NodeState) { s.Topology.Kubelet.TopologyPolicy = "quantum" },
-		"unknown scope":         func(s *topology.NodeState) { s.Topology.Kubelet.TopologyScope = "galaxy" },
-		"NUMA node twice":       func(s *topology.NodeState) { s.Topology.NUMANodes[1].ID = 0 },
-		"more healthy than all": func(s *topology.NodeState) { s.Pools.Pools[0].Groups[0].Healthy = 99 },
-		"pool twice":            func(s *topology.NodeState) { s.Pools.Pools = append(s.Pools.Pools, s.Pools.Pools[0]) },
-	}
-	for name, spoil := range tests {
-		t.Run(name, func(t *testing.T) {
-			s := machine{cores: []int{4, 4}, vfs: []int{4, 2}}.state()
-			spoil(s)
-			if _, err := Compile(s); err == nil {
-				t.Error("compiled a state that contradicts itself")
-			}
-		})
+	if diff := cmp.Diff([]int64{1, 2}, n.room.counts); diff != "" {
+		t.Errorf("free VFs by NUMA node (-want +got):\n%s", diff)
 	}
 }
 
 // FuzzAdmit: whatever is asked, an admission gives away exactly what was
-// asked, never more than there is, and Admit, After and Place agree.
+// asked, never more than there is, and Admit and After agree.
 func FuzzAdmit(f *testing.F) {
 	f.Add(uint64(0x0402_0402), uint64(0x21_32), false)
 	f.Add(uint64(0x1108_0402), uint64(0x4444), true)
@@ -363,46 +363,20 @@ func FuzzAdmit(f *testing.F) {
 		if v != v2 {
 			t.Fatalf("Admit %v, After %v", v, v2)
 		}
-		lands := n.Place(r)
-		if v.OK() != (lands != nil) {
-			t.Fatalf("Admit %v, Place %v", v, lands)
-		}
 		if !v.OK() {
 			return
 		}
-		used := slices.Clone(n.free)
-		for i := range used {
-			used[i] -= after.free[i]
-			if after.free[i] < 0 || used[i] < 0 {
-				t.Fatalf("free %v became %v", n.free, after.free)
+		inits := slices.ContainsFunc(cs, func(a asks) bool { return a.init })
+		if got := int64(n.room.cpus.size() - after.room.cpus.size()); got != r.plain.pod.cpus && !inits {
+			t.Errorf("gave %d CPUs, asked %d", got, r.plain.pod.cpus)
+		}
+		for i, free := range after.room.counts {
+			if free < 0 || free > n.room.counts[i] {
+				t.Fatalf("free %v became %v", n.room.counts, after.room.counts)
 			}
 		}
-		numa := len(n.numaIDs)
-		if got := sum(used[:numa]); got != r.pod.cpus && !slices.ContainsFunc(cs, func(a asks) bool { return a.init }) {
-			t.Errorf("gave %d CPUs, asked %d", got, r.pod.cpus)
-		}
-		if got := sum(used[numa:]); got != r.pod.device("numalane.io/vf") && !slices.ContainsFunc(cs, func(a asks) bool { return a.init }) {
-			t.Errorf("gave %d VFs, asked %d", got, r.pod.device("numalane.io/vf"))
+		if got, want := sum(n.room.counts)-sum(after.room.counts), find(r.plain.pod.devices, "numalane.io/vf"); got != want && !inits {
+			t.Errorf("gave %d VFs, asked %d", got, want)
 		}
 	})
-}
-
-func BenchmarkAdmit(b *testing.B) {
-	for _, numa := range []int{2, 4, 8} {
-		b.Run(fmt.Sprintf("numa=%d", numa), func(b *testing.B) {
-			m := machine{}
-			for range numa {
-				m.cores = append(m.cores, 32)
-				m.vfs = append(m.vfs, 8)
-			}
-			n := compile(b, m.state())
-			r := NewRequest(podOf(asks{cpu: "4", vf: 2}))
-			b.ReportAllocs()
-			for b.Loop() {
-				if !n.Admit(r).OK() {
-					b.Fatal("refused")
-				}
-			}
-		})
-	}
 }

@@ -6,11 +6,6 @@ import (
 	"strings"
 )
 
-// maxOutcomes bounds the states that pods on their way to a kubelet may lead
-// to, at any one step. Beyond it nothing can be promised until the node has
-// acknowledged some of them.
-const maxOutcomes = 16
-
 // AdmitInAnyOrder tells whether the kubelet will admit every one of the pods,
 // whatever order they reach it in. Order matters, and more room is not always
 // better: with 4 and 3 CPUs free on two NUMA nodes, and a VF on the first, a
@@ -44,12 +39,14 @@ func (n *Node) AdmitInAnyOrder(rs []*Request) Verdict {
 					vectors = append(vectors, with)
 				}
 				for _, state := range outcomes[key(have)] {
-					after, v := state.After(kinds[k])
+					afters, v := state.afters(kinds[k])
 					if !v.OK() {
 						return v
 					}
-					if !slices.ContainsFunc(next[at], func(o *Node) bool { return slices.Equal(o.free, after.free) }) {
-						next[at] = append(next[at], after)
+					for _, after := range afters {
+						if !slices.ContainsFunc(next[at], after.Equal) {
+							next[at] = append(next[at], after)
+						}
 					}
 				}
 				if len(next[at]) > maxOutcomes || len(vectors) > maxOutcomes*maxOutcomes {
@@ -60,6 +57,23 @@ func (n *Node) AdmitInAnyOrder(rs []*Request) Verdict {
 		outcomes, frontier = next, vectors
 	}
 	return Verdict{Reason: Admitted, Container: -1}
+}
+
+// afters are the states that an admission may lead to. The verdict is that of
+// the first refusal among them.
+func (n *Node) afters(r *Request) ([]*Node, Verdict) {
+	outcomes, complete := n.Outcomes(r, maxOutcomes)
+	if !complete {
+		return nil, Verdict{Reason: InFlux, Container: -1}
+	}
+	states := make([]*Node, len(outcomes))
+	for i := range outcomes {
+		if !outcomes[i].Verdict.OK() {
+			return nil, outcomes[i].Verdict
+		}
+		states[i] = outcomes[i].After
+	}
+	return states, outcomes[0].Verdict
 }
 
 // byShape groups requests that ask for the same: their order does not matter.
@@ -79,12 +93,13 @@ func byShape(rs []*Request) (kinds []*Request, counts []int) {
 
 func key(v []int) string { return fmt.Sprint(v) }
 
-// shapeOf writes down all that an admission depends on.
-func shapeOf(cs []container) string {
+// shape writes down all that an admission depends on.
+func (q *ask) shape() string {
 	var b strings.Builder
-	for i := range cs {
-		c := &cs[i]
-		fmt.Fprintf(&b, "%d/%d/%v/%v;", c.kind, c.cpus, c.devices, c.memory)
+	fmt.Fprintf(&b, "%v,%v,%v,%v,%v", q.pod, q.guaranteed, q.asWhole, q.noSharedCPUs, q.noSharedMemory)
+	for i := range q.containers {
+		c := &q.containers[i]
+		fmt.Fprintf(&b, ";%d,%v", c.kind, c.demand)
 	}
 	return b.String()
 }

@@ -3,6 +3,7 @@ package allocator
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // Device is one device of a pool, as Prefer sees it.
@@ -25,111 +26,155 @@ const (
 )
 
 // Prefer chooses size devices out of available, all of mustInclude among them:
-// on as few NUMA nodes as can be, within these by policy, and then by ID. The
-// answer is sorted and the same for the same input in any order. Ids in
-// mustInclude that are not available are left out; with too few devices it
+// on as few NUMA nodes as can be, within these by policy, then by NUMA nodes,
+// PF and ID. The answer is sorted and the same for the same input in any order.
+// Ids in mustInclude that are not available are left out; with too few devices it
 // returns all there are.
 //
 // With policy none of the topology manager this is the only word on NUMA nodes
 // that anyone has (devicemanager devicesToAllocate hands over every free device).
+//
+// How many it takes of each PF depends on how many each has, not on their ids:
+// so a scheduler that knows the numbers alone foretells it.
 func Prefer(p Policy, available []Device, mustInclude []string, size int) []string {
+	sorted := slices.Clone(available)
+	slices.SortFunc(sorted, func(a, b Device) int {
+		return cmp.Or(slices.Compare(a.NUMANodes, b.NUMANodes), strings.Compare(a.PF, b.PF), strings.Compare(a.ID, b.ID))
+	})
 	picked := make([]string, 0, max(0, min(size, len(available))))
-	var pool, must []Device
-	for _, d := range available {
+	var stocks []stock
+	var ids [][]string // of those left, by stock
+	pfs := map[string]int{}
+	for i := range sorted {
+		d := &sorted[i]
+		if i == 0 || d.PF != sorted[i-1].PF || !slices.Equal(d.NUMANodes, sorted[i-1].NUMANodes) {
+			if _, known := pfs[d.PF]; !known {
+				pfs[d.PF] = len(pfs)
+			}
+			stocks, ids = append(stocks, stock{numa: firstNUMANode(d.NUMANodes), pf: pfs[d.PF]}), append(ids, nil)
+		}
+		at := len(stocks) - 1
 		if slices.Contains(mustInclude, d.ID) {
-			must = append(must, d)
+			stocks[at].chosen++
 			picked = append(picked, d.ID)
 		} else {
-			pool = append(pool, d)
+			stocks[at].left++
+			ids[at] = append(ids[at], d.ID)
 		}
 	}
-	for len(picked) < size && len(pool) > 0 {
-		numa := numaNodeFor(pool, must, size-len(picked))
-		here := slices.DeleteFunc(slices.Clone(pool), func(d Device) bool { return numaNode(d) != numa })
-		for len(picked) < size && len(here) > 0 {
-			d := here[next(p, here, must, size-len(picked))]
-			picked = append(picked, d.ID)
-			must = append(must, d)
-			same := func(o Device) bool { return o.ID == d.ID }
-			here = slices.DeleteFunc(here, same)
-			pool = slices.DeleteFunc(pool, same)
-		}
+	before := slices.Clone(stocks)
+	choose(p, stocks, int64(size-len(picked)))
+	for i := range stocks {
+		picked = append(picked, ids[i][:before[i].left-stocks[i].left]...)
 	}
 	slices.Sort(picked)
 	return picked
 }
 
-// numaNodeFor chooses the NUMA node to take the next devices from: one that
-// is used already, else the tightest that has all that is needed, else the one
-// with most; the lower id on a tie, as the topology manager does.
-func numaNodeFor(pool, chosen []Device, need int) int {
-	count := map[int]int{}
-	for _, d := range pool {
-		count[numaNode(d)]++
-	}
-	used := map[int]bool{}
-	for _, d := range chosen {
-		used[numaNode(d)] = true
-	}
-	rank := func(numa int) (r [4]int) {
-		if !used[numa] {
-			r[0] = 1
-		}
-		if n := count[numa]; n >= need {
-			r[2] = n
-		} else {
-			r[1], r[2] = 1, -n
-		}
-		r[3] = numa
-		return r
-	}
-	best, first := 0, true
-	for numa := range count {
-		a, b := rank(numa), rank(best)
-		if first || slices.Compare(a[:], b[:]) < 0 {
-			best, first = numa, false
-		}
-	}
-	return best
-}
-
-// next is the index of the device to take from one NUMA node.
-func next(p Policy, here, chosen []Device, need int) int {
-	free, taken := map[string]int{}, map[string]int{}
-	for _, d := range here {
-		free[d.PF]++
-	}
-	for _, d := range chosen {
-		taken[d.PF]++
-	}
-	rank := func(d Device) int {
-		if p == PolicyBalanced {
-			return taken[d.PF]*len(here) - free[d.PF] // least taken, then most free
-		}
-		switch n := free[d.PF]; {
-		case taken[d.PF] > 0:
-			return -1 // go on with a PF once begun
-		case n >= need:
-			return n // the tightest that has enough
-		default:
-			return 2*len(here) - n // else the one with most
-		}
-	}
-	best := 0
-	for i := range here {
-		if c := cmp.Or(cmp.Compare(rank(here[i]), rank(here[best])), cmp.Compare(here[i].ID, here[best].ID)); c < 0 {
-			best = i
-		}
-	}
-	return best
+// stock is what a pool has of the devices that share NUMA nodes and PF.
+type stock struct {
+	numa         int // the first NUMA node; noTopology without
+	pf           int // the same number for the same PF
+	left, chosen int64
 }
 
 // noTopology sorts devices that do not say where they sit behind all others.
 const noTopology = 1 << 30
 
-func numaNode(d Device) int {
-	if len(d.NUMANodes) == 0 {
+func firstNUMANode(nodes []int) int {
+	if len(nodes) == 0 {
 		return noTopology
 	}
-	return d.NUMANodes[0]
+	return nodes[0]
+}
+
+// choose moves need devices from left to chosen, or all there are.
+func choose(p Policy, stocks []stock, need int64) {
+	for need > 0 {
+		numa, ok := nextNUMANode(stocks, need)
+		if !ok {
+			return
+		}
+		for need > 0 {
+			s := nextPF(p, stocks, numa, need)
+			if s == nil {
+				break
+			}
+			s.left--
+			s.chosen++
+			need--
+		}
+	}
+}
+
+// nextNUMANode chooses the NUMA node to take from: one that is used already,
+// else the tightest that has all that is needed, else the one with most; the
+// lower id on a tie, as the topology manager does.
+func nextNUMANode(stocks []stock, need int64) (numa int, ok bool) {
+	var best [4]int64
+	for i := range stocks {
+		if stocks[i].left == 0 {
+			continue
+		}
+		var left, chosen int64
+		for j := range stocks {
+			if stocks[j].numa == stocks[i].numa {
+				left += stocks[j].left
+				chosen += stocks[j].chosen
+			}
+		}
+		rank := [4]int64{0, 0, left, int64(stocks[i].numa)}
+		if chosen == 0 {
+			rank[0] = 1
+		}
+		if left < need {
+			rank[1], rank[2] = 1, -left
+		}
+		if !ok || slices.Compare(rank[:], best[:]) < 0 {
+			best, numa, ok = rank, stocks[i].numa, true
+		}
+	}
+	return numa, ok
+}
+
+// nextPF chooses the stock to take from on one NUMA node; nil when it has none left.
+func nextPF(p Policy, stocks []stock, numa int, need int64) *stock {
+	var here int64
+	for i := range stocks {
+		if stocks[i].numa == numa {
+			here += stocks[i].left
+		}
+	}
+	var best *stock
+	var bestRank int64
+	for i := range stocks {
+		s := &stocks[i]
+		if s.numa != numa || s.left == 0 {
+			continue
+		}
+		var left, chosen int64
+		for j := range stocks {
+			if stocks[j].pf == s.pf {
+				chosen += stocks[j].chosen
+				if stocks[j].numa == numa {
+					left += stocks[j].left
+				}
+			}
+		}
+		var rank int64
+		switch {
+		case p == PolicyBalanced:
+			rank = chosen*here - left // least taken, then most free
+		case chosen > 0:
+			rank = -1 // go on with a PF once begun
+		case left >= need:
+			rank = left // the tightest that has enough
+		default:
+			rank = 2*here - left // else the one with most
+		}
+		if best == nil || rank < bestRank {
+			best, bestRank = s, rank
+		}
+	}
+	return best
 }

@@ -13,9 +13,22 @@ import (
 // Request is what a pod asks of a NUMA-aware kubelet. It does not depend on
 // the node, so it is made once a pod and asked of every node.
 type Request struct {
+	// plain is how kubelets take it, managed how those with the gate
+	// PodLevelResourceManagers do. They differ for a pod with pod-level resources.
+	plain, managed ask
+	shape          string // the same for two pods that ask for the same
+}
+
+// ask is what the resource managers make of a pod.
+type ask struct {
 	containers []container // in admission order: init containers, then containers
 	pod        demand      // what pod scope asks for in one
-	shape      string      // the same for two pods that ask for the same
+	guaranteed bool
+	// asWhole: the pod has pod-level resources, and the managers serve it by these.
+	asWhole bool
+	// noSharedCPUs and noSharedMemory: its containers with CPUs or memory of
+	// their own leave nothing for those without (validatePodScopeResources).
+	noSharedCPUs, noSharedMemory bool
 }
 
 type container struct {
@@ -41,42 +54,67 @@ type demand struct {
 }
 
 type amount struct {
-	name  string
-	count int64
+	name    string
+	count   int64
+	claimed bool // DRA serves it (pod.status.extendedResourceClaimStatus)
 }
 
 // NewRequest reads of a pod all that a NUMA-aware admission depends on.
 func NewRequest(pod *v1.Pod) *Request {
 	guaranteed := isGuaranteed(pod)
-	// Without the feature gate PodLevelResourceManagers the static managers
-	// leave pods with pod-level resources in the shared pool (cpumanager
-	// getTopologyHintsForAdd, memorymanager GetTopologyHints).
-	exclusive := guaranteed && !resource.IsPodLevelResourcesSet(pod)
-	r := &Request{containers: make([]container, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))}
+	podLevel := resource.IsPodLevelResourcesSet(pod)
+	// Without the gate the static managers leave pods with pod-level resources
+	// in the shared pool (cpumanager getTopologyHintsForAdd, memorymanager GetTopologyHints).
+	r := &Request{plain: newAsk(pod, func(*v1.Container) bool { return guaranteed && !podLevel })}
+	r.plain.pod = podDemand(r.plain.containers)
+	r.managed = r.plain
+	if podLevel {
+		r.managed = newAsk(pod, func(c *v1.Container) bool { return guaranteed && guaranteedResources(&c.Resources) })
+		r.managed.asWhole, r.managed.guaranteed = true, guaranteed
+		r.managed.pod = podDemand(r.managed.containers)
+		r.managed.pod.cpus, r.managed.pod.memory = 0, nil
+		if guaranteed {
+			r.managed.pod.setCompute(pod.Spec.Resources.Requests)
+		}
+		r.managed.checkShared()
+	}
+	r.shape = r.plain.shape() + r.managed.shape()
+	return r
+}
+
+// newAsk reads the containers. exclusive tells which of them get CPUs and
+// memory of their own.
+func newAsk(pod *v1.Pod, exclusive func(*v1.Container) bool) ask {
+	q := ask{containers: make([]container, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))}
+	add := func(c *v1.Container, kind containerKind) {
+		q.containers = append(q.containers, newContainer(pod, c, kind, exclusive(c)))
+	}
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		kind := initial
 		if IsSidecar(c) {
 			kind = sidecar
 		}
-		r.containers = append(r.containers, newContainer(c, kind, exclusive))
+		add(c, kind)
 	}
 	for i := range pod.Spec.Containers {
-		r.containers = append(r.containers, newContainer(&pod.Spec.Containers[i], app, exclusive))
+		add(&pod.Spec.Containers[i], app)
 	}
-	r.pod = podDemand(r.containers)
-	r.shape = shapeOf(r.containers)
-	return r
+	return q
 }
 
 // Exclusive tells whether the pod asks for anything that a NUMA node must give:
 // exclusive CPUs, NUMA-bound memory or extended resources. Any node admits the
 // others, as far as NUMA goes.
 func (r *Request) Exclusive() bool {
-	for i := range r.containers {
-		c := &r.containers[i]
-		if c.cpus > 0 || len(c.devices) > 0 || len(c.memory) > 0 {
+	for _, q := range []*ask{&r.plain, &r.managed} {
+		if !q.pod.isEmpty() {
 			return true
+		}
+		for i := range q.containers {
+			if !q.containers[i].isEmpty() {
+				return true
+			}
 		}
 	}
 	return false
@@ -84,33 +122,94 @@ func (r *Request) Exclusive() bool {
 
 // Containers names the containers in admission order, for Verdict.Container.
 func (r *Request) Containers() []string {
-	names := make([]string, len(r.containers))
-	for i := range r.containers {
-		names[i] = r.containers[i].name
+	names := make([]string, len(r.plain.containers))
+	for i := range r.plain.containers {
+		names[i] = r.plain.containers[i].name
 	}
 	return names
 }
 
-func newContainer(c *v1.Container, kind containerKind, exclusive bool) container {
+func newContainer(pod *v1.Pod, c *v1.Container, kind containerKind, exclusive bool) container {
 	out := container{name: c.Name, kind: kind}
 	// The device manager aligns pods of every QoS class, by limits
 	// (devicemanager getContainerDeviceRequest).
 	for name, q := range c.Resources.Limits {
 		if isExtendedResource(name) {
-			out.devices = append(out.devices, amount{string(name), q.Value()})
-		}
-	}
-	if exclusive {
-		out.cpus = WholeCPUs(c.Resources.Requests[v1.ResourceCPU])
-		for name, q := range c.Resources.Requests {
-			if IsMemory(name) && !q.IsZero() {
-				out.memory = append(out.memory, amount{string(name), q.Value()})
-			}
+			out.devices = append(out.devices, amount{string(name), q.Value(), isClaimed(pod, c.Name, string(name))})
 		}
 	}
 	slices.SortFunc(out.devices, byName)
-	slices.SortFunc(out.memory, byName)
+	if exclusive {
+		out.setCompute(c.Resources.Requests)
+	}
 	return out
+}
+
+// setCompute reads the CPUs and the memory of a request.
+func (d *demand) setCompute(requests v1.ResourceList) {
+	d.cpus, d.memory = WholeCPUs(requests[v1.ResourceCPU]), nil
+	for name, q := range requests {
+		if IsMemory(name) && !q.IsZero() {
+			d.memory = append(d.memory, amount{name: string(name), count: q.Value()})
+		}
+	}
+	slices.SortFunc(d.memory, byName)
+}
+
+func (d *demand) isEmpty() bool { return d.cpus == 0 && len(d.devices) == 0 && len(d.memory) == 0 }
+
+// isClaimed is devicemanager isDRAExtendedResource.
+func isClaimed(pod *v1.Pod, container, resource string) bool {
+	claims := pod.Status.ExtendedResourceClaimStatus
+	return claims != nil && slices.ContainsFunc(claims.RequestMappings, func(m v1.ContainerExtendedResourceRequest) bool {
+		return m.ContainerName == container && m.ResourceName == resource
+	})
+}
+
+// checkShared finds out whether containers that share the pod's CPUs or memory
+// would be left with none (cpumanager and memorymanager validatePodScopeResources).
+func (q *ask) checkShared() {
+	q.noSharedCPUs = starved(q.containers, q.pod.cpus,
+		func(c *container) bool { return c.cpus == 0 }, func(c *container) int64 { return c.cpus })
+	for _, m := range q.pod.memory {
+		q.noSharedMemory = q.noSharedMemory || starved(q.containers, m.count,
+			func(c *container) bool { return len(c.memory) == 0 }, func(c *container) int64 { return find(c.memory, m.name) })
+	}
+}
+
+func starved(cs []container, budget int64, shares func(*container) bool, own func(*container) int64) bool {
+	var kept int64
+	longRunning := false
+	for i := range cs {
+		c := &cs[i]
+		switch {
+		case !shares(c):
+			if c.kind != initial {
+				kept += own(c)
+			}
+		case c.kind != initial:
+			longRunning = true
+		case kept >= budget:
+			return true
+		}
+	}
+	return longRunning && kept >= budget
+}
+
+// splits tells whether so many CPUs of the pod can be split among its
+// containers (cpumanager allocatePodForAdd).
+func (q *ask) splits(cpus int) bool {
+	left := int64(cpus)
+	for i := range q.containers {
+		c := &q.containers[i]
+		if c.cpus > left {
+			return false
+		}
+		if c.kind != initial {
+			left -= c.cpus
+		}
+	}
+	return true
 }
 
 // podDemand sums up as the three hint providers do for a pod: init containers
@@ -121,12 +220,12 @@ func podDemand(cs []container) demand {
 	var d demand
 	d.cpus = longRunning(cs, func(c *container) int64 { return c.cpus })
 	for _, name := range names(cs, func(c *container) []amount { return c.devices }) {
-		d.devices = append(d.devices, amount{name, longRunning(cs, func(c *container) int64 { return c.device(name) })})
+		d.devices = append(d.devices, amount{name: name, count: longRunning(cs, func(c *container) int64 { return find(c.devices, name) })})
 	}
 	// Types that only init containers ask for are left out, as the memory manager does.
 	apps := slices.DeleteFunc(slices.Clone(cs), func(c container) bool { return c.kind != app })
 	for _, name := range names(apps, func(c *container) []amount { return c.memory }) {
-		d.memory = append(d.memory, amount{name, longRunning(cs, func(c *container) int64 { return find(c.memory, name) })})
+		d.memory = append(d.memory, amount{name: name, count: longRunning(cs, func(c *container) int64 { return find(c.memory, name) })})
 	}
 	return d
 }
@@ -159,8 +258,6 @@ func names(cs []container, of func(*container) []amount) []string {
 	slices.Sort(out)
 	return slices.Compact(out)
 }
-
-func (d *demand) device(name string) int64 { return find(d.devices, name) }
 
 func find(as []amount, name string) int64 {
 	for i := range as {

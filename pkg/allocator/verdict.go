@@ -1,5 +1,7 @@
 package allocator
 
+import "slices"
+
 // Reason is why a node is refused to a pod. It is one bounded enumeration for
 // FailedNodes texts, events, metrics and logs alike.
 type Reason uint8
@@ -8,9 +10,9 @@ type Reason uint8
 const (
 	// Admitted: the kubelet will admit the pod.
 	Admitted Reason = iota
-	// NUMAUnaligned: no one NUMA node has all that a container (or the pod,
-	// by scope) asks for, free at once. The kubelet ends such a pod with
-	// TopologyAffinityError.
+	// NUMAUnaligned: no NUMA node (under the policy restricted: not as few as
+	// could do on an empty node) has all that a container, or by scope the pod,
+	// asks for, free at once. The kubelet ends such a pod with TopologyAffinityError.
 	NUMAUnaligned
 	// InsufficientDevices: fewer healthy free devices on the whole node than asked.
 	InsufficientDevices
@@ -21,9 +23,14 @@ const (
 	// SMTAlignment: full-pcpus-only and a request that is not whole cores, or
 	// more than the free whole cores. The kubelet's SMTAlignmentError.
 	SMTAlignment
-	// NUMAImpossible: even with nothing held, no one NUMA node is large
-	// enough. Evicting pods cannot help.
+	// NUMAImpossible: the kubelet would refuse the pod even with nothing held.
+	// Evicting pods cannot help.
 	NUMAImpossible
+	// NoSharedPool: under pod scope a pod with pod-level resources whose
+	// containers of their own leave nothing for those that share.
+	NoSharedPool
+	// Undetermined: the kubelet picks devices at random, and may refuse the pod.
+	Undetermined
 	// InFlux: so many pods are on their way to the node that what it will have
 	// left cannot be told yet.
 	InFlux
@@ -33,6 +40,9 @@ const (
 	UnreadableState
 	// NewerState: what the node publishes is of a newer format version.
 	NewerState
+	// Unknown: what the node publishes contradicts itself, or its kubelet is
+	// of a kind or version whose answers are not known.
+	Unknown
 	numReasons
 )
 
@@ -51,16 +61,19 @@ var reasons = [numReasons]struct {
 	unresolvable bool
 }{
 	Admitted:            {"Admitted", "admitted", false},
-	NUMAUnaligned:       {"NUMAUnaligned", "node(s) had no single NUMA node with enough free CPUs, memory and devices together", false},
+	NUMAUnaligned:       {"NUMAUnaligned", "node(s) had not enough free CPUs, memory and devices together on their NUMA nodes", false},
 	InsufficientDevices: {"InsufficientDevices", "node(s) had too few free healthy devices", false},
 	InsufficientCPU:     {"InsufficientCPU", "node(s) had too few free exclusive CPUs", false},
 	InsufficientMemory:  {"InsufficientMemory", "node(s) had too little free NUMA memory", false},
 	SMTAlignment:        {"SMTAlignment", "node(s) could not give whole physical cores", false},
-	NUMAImpossible:      {"NUMAImpossible", "node(s) had no NUMA node large enough", true},
+	NUMAImpossible:      {"NUMAImpossible", "node(s) could not align the pod even when empty", true},
+	NoSharedPool:        {"NoSharedPool", "node(s) had nothing left for the containers that share the pod's resources", true},
+	Undetermined:        {"Undetermined", "node(s) pick devices at random and may refuse the pod", false},
 	InFlux:              {"InFlux", "node(s) had too many pods on their way to tell what will be left", false},
 	NoState:             {"NoState", "node(s) did not publish their NUMA topology", true},
 	UnreadableState:     {"UnreadableState", "node(s) published an unreadable NUMA topology", true},
 	NewerState:          {"NewerState", "node(s) published a NUMA topology of a newer format", true},
+	Unknown:             {"Unknown", "node(s) published a state that contradicts itself or a kubelet that is not known", true},
 }
 
 // Verdict is the kubelet's answer to a pod, foretold.
@@ -69,7 +82,85 @@ type Verdict struct {
 	// Container is the index of the container that was refused, in admission
 	// order (init containers first); -1 when the pod was refused as a whole.
 	Container int
+
+	cause cause
 }
 
 // OK tells whether the kubelet will admit the pod.
 func (v Verdict) OK() bool { return v.Reason == Admitted }
+
+// KubeletReason is the reason that the kubelet gives in the pod's status;
+// empty for a pod that it admits, or of which nothing can be told.
+func (v Verdict) KubeletReason() string {
+	switch v.cause {
+	case alignment:
+		return "TopologyAffinityError"
+	case smtAlignment:
+		return "SMTAlignmentError"
+	case emptyPool:
+		return "EmptyPodSharedPoolError"
+	case unexpected:
+		return "UnexpectedAdmissionError"
+	default:
+		return ""
+	}
+}
+
+// cause is where in the kubelet a pod was refused.
+type cause uint8
+
+const (
+	none         cause = iota
+	alignment          // by the topology manager's policy
+	smtAlignment       // by the CPU manager, for the sake of whole cores
+	emptyPool          // by the managers, for containers that would share nothing
+	unexpected         // by a manager that has too little
+)
+
+// why names the reason for a refusal: a request that no state could serve,
+// then whether even the empty node would refuse, then whether the node as a
+// whole has too little of one thing.
+func (n *Node) why(q *ask, container int, c cause) Reason {
+	d := &q.pod
+	if container >= 0 {
+		d = &q.containers[container].demand
+	}
+	switch {
+	case c == emptyPool:
+		return NoSharedPool
+	case n.static && n.cpuOpts.wholeCores && d.cpus%int64(n.cpu.perCore) != 0:
+		return SMTAlignment
+	case n.impossible(q):
+		return NUMAImpossible
+	}
+	for i := range d.devices {
+		if p := n.poolOf(d.devices[i].name); p != nil && sum(n.room.counts[p.at:p.at+len(p.groups)]) < d.devices[i].count {
+			return InsufficientDevices
+		}
+	}
+	if n.static && int64(n.room.cpus.size()) < d.cpus {
+		return InsufficientCPU
+	}
+	if c == smtAlignment {
+		return SMTAlignment
+	}
+	for i := range d.memory {
+		if kind := n.memoryKind(d.memory[i].name); kind >= 0 {
+			at := n.mem[kind].at
+			if sum(n.room.counts[at:at+len(n.numaIDs)]) < d.memory[i].count {
+				return InsufficientMemory
+			}
+		}
+	}
+	return NUMAUnaligned
+}
+
+// impossible tells whether the node would refuse the pod with nothing held.
+func (n *Node) impossible(q *ask) bool {
+	var f fate
+	a := admission{node: n, fate: &f, memory: &reusableMemory{}}
+	a.room = room{cpus: n.empty.cpus, counts: slices.Clone(n.empty.counts)}
+	a.reuse.counts = make([]int64, len(n.empty.counts))
+	_, c := a.run(q)
+	return c != none
+}

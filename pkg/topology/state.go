@@ -31,7 +31,9 @@ const (
 
 // CPU and memory manager policies, as KubeletConfiguration spells them.
 const (
+	CPUManagerNone      = "none"
 	CPUManagerStatic    = "static"
+	MemoryManagerNone   = "None"
 	MemoryManagerStatic = "Static"
 )
 
@@ -156,6 +158,11 @@ type Allocation struct {
 	UID        string                `json:"uid"`
 	Containers []ContainerAllocation `json:"containers"` // init containers too, by name
 }
+
+// WholePod stands in the place of a container's name for what a pod with
+// pod-level resources holds as a whole, its containers sharing or splitting it
+// (gate PodLevelResourceManagers). It is no valid container name.
+const WholePod = "(pod)"
 
 // ContainerAllocation is what one container holds exclusively.
 type ContainerAllocation struct {

@@ -1,0 +1,238 @@
+package allocator
+
+// pool is a device resource. Its groups' counts start at room.counts[at].
+type pool struct {
+	resource string
+	policy   Policy // how our own plugin chooses; empty for another vendor's, of which it is not known
+	aligned  bool   // some device says where it sits, so the kubelet computes hints
+	healthy  int64
+	at       int
+	groups   []group
+	hosts    uint64 // NUMA nodes that hints are made of
+}
+
+// group are the devices of a pool that share NUMA nodes and PF.
+type group struct {
+	mask  uint64 // NUMA nodes by index; 0 for devices that name none, or only ones that the machine does not have
+	numa  int    // id of the first NUMA node; noTopology without
+	pf    int
+	total int64
+
+	numaNodes []int // as published, with pfAddress
+	pfAddress string
+}
+
+// touches tells whether a device of the group matches a mask: with several
+// NUMA nodes any of them will do (bitmask AnySet).
+func (g *group) touches(mask uint64) bool { return g.mask&mask != 0 }
+
+// placed tells whether the devices name NUMA nodes at all.
+func (g *group) placed() bool { return g.numa != noTopology }
+
+// deviceHints are the masks that would do for a device request (devicemanager
+// generateDeviceTopologyHints). Which are preferred follows from all devices
+// that the resource has, held and unhealthy ones too.
+func (a *admission) deviceHints(p *pool, count int64, hints, preferred maskSet) {
+	n := a.node
+	clear(hints)
+	clear(preferred)
+	free, reuse := a.room.counts[p.at:], a.reuse.counts[p.at:]
+	var have int64
+	for i := range p.groups {
+		have += free[i] + reuse[i]
+	}
+	if have < count {
+		return
+	}
+	var bufTotal, bufMatch table
+	total, match := bufTotal.of(n), bufMatch.of(n)
+	for i := range p.groups {
+		g := &p.groups[i]
+		total.spread(g.mask, g.total)
+		match.spread(g.mask, free[i]+reuse[i])
+	}
+	total.sum()
+	match.sum()
+	least := size(p.hosts)
+	for mask := nextMask(0, p.hosts); mask != 0; mask = nextMask(mask, p.hosts) {
+		if total.at(mask) >= count {
+			least = min(least, size(mask))
+		}
+		if match.at(mask) >= count && !a.strays(p, mask) {
+			hints.add(mask)
+		}
+	}
+	hints.each(func(mask uint64) {
+		if size(mask) == least {
+			preferred.add(mask)
+		}
+	})
+}
+
+// strays tells whether an init container left a device outside the mask: all of
+// them must lie in it, even if they are not needed.
+func (a *admission) strays(p *pool, mask uint64) bool {
+	for i := range p.groups {
+		if g := &p.groups[i]; a.reuse.counts[p.at+i] > 0 && g.placed() && !g.touches(mask) {
+			return true
+		}
+	}
+	return false
+}
+
+// deviceLanes are deviceHints of one NUMA node each. Such a hint is always
+// preferred, for what is free on one node bounds what it has in all.
+func (a *admission) deviceLanes(p *pool, count int64, lanes uint64) uint64 {
+	lanes &= p.hosts
+	for rest := lanes; rest != 0; rest &= rest - 1 {
+		lane := rest & -rest
+		var match int64
+		for i := range p.groups {
+			if p.groups[i].touches(lane) {
+				match += a.room.counts[p.at+i] + a.reuse.counts[p.at+i]
+			}
+		}
+		if match < count || a.strays(p, lane) {
+			lanes &^= lane
+		}
+	}
+	return lanes
+}
+
+// allocateDevices is devicemanager devicesToAllocate: what can be reused first,
+// then devices of the hint's NUMA nodes, then any; within each as the plugin
+// prefers, and where no plugin is asked at random.
+func (a *admission) allocateDevices(kind containerKind, p *pool, count int64, h hint) bool {
+	if p.healthy == 0 {
+		return false // "no healthy devices present", whatever the number
+	}
+	if count == 0 {
+		return true
+	}
+	free, reuse := a.room.counts[p.at:p.at+len(p.groups)], a.reuse.counts[p.at:p.at+len(p.groups)]
+	reusable, available := sum(reuse), sum(free)
+	if reusable < count && available < count-reusable {
+		return false
+	}
+	if a.onlyVerdict {
+		return true
+	}
+	var buf [groupsOnStack]stock
+	t := taking{admission: a, pool: p, stocks: buf[:0], need: count}
+	for i := range p.groups {
+		t.stocks = append(t.stocks, stock{numa: p.groups[i].numa, pf: p.groups[i].pf})
+	}
+	if p.aligned {
+		t.hint = h.mask
+	}
+	t.atRandom(reuse, everywhere)
+	var near int64
+	for i := range p.groups {
+		if t.in(withinHint, i) {
+			near += free[i]
+		}
+	}
+	if t.need < near {
+		t.preferred(free, withinHint)
+		t.atRandom(free, withinHint)
+	} else {
+		t.atRandom(free, withinHint) // all of them
+		t.preferred(free, everywhere)
+		// What no plugin chose comes from NUMA nodes outside the hint, then
+		// from devices without any.
+		t.atRandom(free, onNUMA)
+		t.atRandom(free, everywhere)
+	}
+	for i := range t.stocks {
+		got := t.stocks[i].chosen
+		a.lands.device(p, i, got)
+		if kind == initial {
+			reuse[i] += got // what was free and what was reused alike
+		}
+	}
+	return t.need == 0
+}
+
+// groupsOnStack is the number of a pool's groups up to which choosing needs no heap.
+const groupsOnStack = 32
+
+// taking is one resource of one container on its way.
+type taking struct {
+	*admission
+	pool   *pool
+	hint   uint64  // 0 where devices are not told apart by NUMA nodes
+	stocks []stock // chosen counts up
+	need   int64
+}
+
+// place is a part of a pool, as devicemanager filterByAffinity splits it.
+type place uint8
+
+const (
+	everywhere place = iota
+	withinHint       // devices of the hint's NUMA nodes
+	onNUMA           // devices of any NUMA node, where there is a hint
+)
+
+func (t *taking) in(w place, i int) bool {
+	g := &t.pool.groups[i]
+	switch w {
+	case withinHint:
+		return g.touches(t.hint)
+	case onNUMA:
+		return t.hint != 0 && g.placed()
+	default:
+		return true
+	}
+}
+
+// preferred takes what our plugin names out of the devices that are offered
+// (callGetPreferredAllocationIfAvailable). Another vendor's preference is not known.
+func (t *taking) preferred(from []int64, offered place) {
+	if t.pool.policy == "" || t.need <= 0 {
+		return
+	}
+	var buf [groupsOnStack]int64
+	before := buf[:0]
+	for i := range t.stocks {
+		t.stocks[i].left = 0
+		if t.in(offered, i) {
+			t.stocks[i].left = from[i]
+		}
+		before = append(before, t.stocks[i].left)
+	}
+	choose(t.pool.policy, t.stocks, t.need)
+	for i := range t.stocks {
+		took := before[i] - t.stocks[i].left
+		from[i] -= took
+		t.need -= took
+	}
+}
+
+// atRandom takes what is still needed out of a part of the pool, in whatever
+// way: the kubelet goes through a map.
+func (t *taking) atRandom(from []int64, part place) {
+	var rest int64
+	for i := range t.stocks {
+		if t.in(part, i) {
+			rest += from[i]
+		}
+	}
+	for i := range t.stocks {
+		if t.need <= 0 {
+			return
+		}
+		if !t.in(part, i) {
+			continue
+		}
+		rest -= from[i]
+		most, least := min(t.need, from[i]), max(0, t.need-rest)
+		got := most
+		if least < most {
+			got = most - int64(t.fate.pick(int(most-least+1)))
+		}
+		from[i] -= got
+		t.need -= got
+		t.stocks[i].chosen += got
+	}
+}
