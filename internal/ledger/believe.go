@@ -7,73 +7,41 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/component-helpers/resource"
 
 	"github.com/numalane/numalane/pkg/allocator"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
 // share is what one container is entitled to on one node.
-type share struct {
-	// ends marks a regular init container: what it held passes to those after
-	// it, so that the kubelet may list it with less, or no longer.
-	ends    bool
-	cpus    int64 // exclusive ones
-	devices map[string]int64
-	memory  map[string]int64 // bytes, by type
-}
-
-func (s *share) empty() bool { return s.cpus == 0 && len(s.devices) == 0 && len(s.memory) == 0 }
+type share struct{ allocator.Due }
 
 // shares are what the claim's containers are entitled to on a node, by name. A
 // container that asks for nothing that this node binds to NUMA nodes is not in it:
 // its node will say nothing about it, so there is nothing to wait for.
 func (c *claim) shares(t *topology.NodeTopology, p *topology.NodePools) map[string]*share {
-	// The static managers serve Guaranteed pods without pod-level resources
-	// (cpumanager guaranteedCPUs, memorymanager Allocate). The API server
-	// writes the QoS class of every pod.
-	static := c.pod.Status.QOSClass == v1.PodQOSGuaranteed && !resource.IsPodLevelResourcesSet(c.pod)
-	out := map[string]*share{}
-	add := func(ct *v1.Container, statuses []v1.ContainerStatus, ends bool) {
-		s := &share{ends: ends, devices: map[string]int64{}, memory: map[string]int64{}}
-		for i := range p.Pools {
-			if q, ok := ct.Resources.Limits[v1.ResourceName(p.Pools[i].Resource)]; ok && !q.IsZero() {
-				s.devices[p.Pools[i].Resource] = q.Value()
-			}
+	due := c.request.Due(t, p)
+	out := make(map[string]*share, len(due))
+	for i := range due {
+		s := &share{due[i]}
+		if s.CPUs > 0 {
+			s.CPUs = c.cpusNow(s)
 		}
-		if static && t.Kubelet.CPUPolicy == topology.CPUManagerStatic {
-			s.cpus = wholeCPUs(ct, statuses)
-		}
-		if static && t.Kubelet.MemoryPolicy == topology.MemoryManagerStatic {
-			for name, q := range ct.Resources.Requests {
-				if allocator.IsMemory(name) && !q.IsZero() {
-					s.memory[string(name)] = q.Value()
-				}
-			}
-		}
-		if !s.empty() {
-			out[ct.Name] = s
-		}
-	}
-	for i := range c.pod.Spec.InitContainers {
-		ct := &c.pod.Spec.InitContainers[i]
-		add(ct, c.pod.Status.InitContainerStatuses, !allocator.IsSidecar(ct))
-	}
-	for i := range c.pod.Spec.Containers {
-		add(&c.pod.Spec.Containers[i], c.pod.Status.ContainerStatuses, false)
+		out[s.Container] = s
 	}
 	return out
 }
 
-// wholeCPUs is the number of exclusive CPUs of a container. While a resize waits, the kubelet's word goes before the spec.
-func wholeCPUs(c *v1.Container, statuses []v1.ContainerStatus) int64 {
-	q := c.Resources.Requests[v1.ResourceCPU]
-	for i := range statuses {
-		if allocated, ok := statuses[i].AllocatedResources[v1.ResourceCPU]; ok && statuses[i].Name == c.Name {
-			q = allocated
+// cpusNow is the number of exclusive CPUs of a container. While a resize
+// waits, the kubelet's word goes before the spec.
+func (c *claim) cpusNow(s *share) int64 {
+	for _, statuses := range [][]v1.ContainerStatus{c.pod.Status.InitContainerStatuses, c.pod.Status.ContainerStatuses} {
+		for i := range statuses {
+			if allocated, ok := statuses[i].AllocatedResources[v1.ResourceCPU]; ok && statuses[i].Name == s.Container {
+				return allocator.WholeCPUs(allocated)
+			}
 		}
 	}
-	return allocator.WholeCPUs(q)
+	return s.CPUs
 }
 
 // disagreement tells where an allocation contradicts what the pod asks for or
@@ -97,7 +65,7 @@ func disagreement(shares map[string]*share, a *topology.Allocation, t *topology.
 		}
 	}
 	for name, s := range shares {
-		if !listed[name] && !s.ends {
+		if !listed[name] && !s.Ends {
 			errs = append(errs, fmt.Errorf("container %q is not listed", name))
 		}
 	}
@@ -117,7 +85,7 @@ func (s *share) checkCPUs(c *topology.ContainerAllocation, t *topology.NodeTopol
 		}
 		got += int64(set.Size())
 	}
-	return s.check("CPUs", got, s.cpus)
+	return s.check("CPUs", got, s.CPUs)
 }
 
 func (s *share) checkDevices(c *topology.ContainerAllocation, p *topology.NodePools) error {
@@ -135,11 +103,11 @@ func (s *share) checkDevices(c *topology.ContainerAllocation, p *topology.NodePo
 		}
 	}
 	for name := range ids {
-		if _, ok := s.devices[name]; !ok {
+		if _, ok := s.Devices[name]; !ok {
 			return fmt.Errorf("devices of %s, which it does not ask for", name)
 		}
 	}
-	for name, want := range s.devices {
+	for name, want := range s.Devices {
 		if err := s.check(name, int64(len(ids[name])), want); err != nil {
 			return err
 		}
@@ -156,12 +124,12 @@ func (s *share) checkMemory(c *topology.ContainerAllocation, t *topology.NodeTop
 				return fmt.Errorf("%s on NUMA node %d, which the node does not have", m.Type, id)
 			}
 		}
-		if _, ok := s.memory[m.Type]; !ok {
+		if _, ok := s.Memory[m.Type]; !ok {
 			return fmt.Errorf("%s, which it does not ask for", m.Type)
 		}
 		got[m.Type] += int64(m.Size)
 	}
-	for name, want := range s.memory {
+	for name, want := range s.Memory {
 		if err := s.check(name, got[name], want); err != nil {
 			return err
 		}
@@ -170,7 +138,7 @@ func (s *share) checkMemory(c *topology.ContainerAllocation, t *topology.NodeTop
 }
 
 func (s *share) check(what string, got, want int64) error {
-	if got == want || s.ends && got < want {
+	if got == want || s.Ends && got < want {
 		return nil
 	}
 	return fmt.Errorf("holds %d of %s and asks for %d", got, what, want)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -129,7 +130,9 @@ func TestAcknowledgesWhatTheManagersDoNotGive(t *testing.T) {
 			},
 		},
 		"pod-level resources": {
-			pod: func(p *v1.Pod) { p.Spec.Resources = &v1.ResourceRequirements{} },
+			pod: func(p *v1.Pod) {
+				p.Spec.Resources = &v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2")}}
+			},
 		},
 		"a fraction of a CPU is shared": {
 			pod: func(p *v1.Pod) {
@@ -148,6 +151,7 @@ func TestAcknowledgesWhatTheManagersDoNotGive(t *testing.T) {
 					{ContainerName: "app", ResourceName: "vendor.example/gpu"},
 				}}
 			},
+			state: func(s *topology.NodeState) { s.Topology.Kubelet.FeatureGates = []string{"DRAExtendedResource"} },
 		},
 		"a reading that does not tell of init containers": {
 			pod: func(p *v1.Pod) {

@@ -40,16 +40,21 @@ func (n *Node) admit(r *Request, roomBuf, reuseBuf []int64, f *fate) Verdict {
 	a.room = room{cpus: n.room.cpus, counts: append(roomBuf, n.room.counts...)}
 	a.reuse.counts = append(reuseBuf, n.room.counts...)
 	clear(a.reuse.counts)
-	a.skipLast = !n.cpuOpts.acrossNUMA
-	container, c := a.run(q)
-	return n.verdict(q, container, c)
+	a.skipLast = !n.cpuOpts.acrossNUMA && n.totals == nil
+	return a.verdict(q, r.totals)
 }
 
-func (n *Node) verdict(q *ask, container int, c cause) Verdict {
-	if c == none {
-		return Verdict{Reason: Admitted, Container: -1}
+// verdict lets the pod through the kubelet's two admit handlers that count
+// resources: the topology manager's, and the general predicates.
+func (a *admission) verdict(q *ask, totals []amount) Verdict {
+	container, c := a.run(q)
+	if c != none {
+		return Verdict{Reason: a.node.why(q, container, c), Container: container, cause: c}
 	}
-	return Verdict{Reason: n.why(q, container, c), Container: container, cause: c}
+	if short, c := a.predicates(totals); c != none {
+		return Verdict{Reason: OutOfTotals, Container: -1, cause: c, short: short}
+	}
+	return Verdict{Reason: Admitted, Container: -1}
 }
 
 // admission is one pod on its way through the kubelet's resource managers.

@@ -20,7 +20,7 @@ func (n *Node) AdmitInAnyOrder(rs []*Request) Verdict {
 	case 1:
 		return n.Admit(rs[0])
 	}
-	kinds, counts := byShape(rs)
+	kinds, counts := n.byShape(rs)
 	// outcomes are the states after so many pods of each kind, in any order.
 	outcomes := map[string][]*Node{key(make([]int, len(kinds))): {n}}
 	frontier := [][]int{make([]int, len(kinds))}
@@ -77,13 +77,17 @@ func (n *Node) afters(r *Request) ([]*Node, Verdict) {
 }
 
 // byShape groups requests that ask for the same: their order does not matter.
-func byShape(rs []*Request) (kinds []*Request, counts []int) {
+func (n *Node) byShape(rs []*Request) (kinds []*Request, counts []int) {
 	index := map[string]int{}
 	for _, r := range rs {
-		k, ok := index[r.shape]
+		shape := r.shape
+		if n.totals != nil {
+			shape += fmt.Sprint(r.totals)
+		}
+		k, ok := index[shape]
 		if !ok {
 			k = len(kinds)
-			index[r.shape] = k
+			index[shape] = k
 			kinds, counts = append(kinds, r), append(counts, 0)
 		}
 		counts[k]++

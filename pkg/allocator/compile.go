@@ -25,6 +25,7 @@ func Compile(s *topology.NodeState) (*Node, error) {
 			return nil, err
 		}
 	}
+	c.n.totals = compileTotals(s.Totals)
 	return c.n, nil
 }
 
@@ -72,8 +73,8 @@ func (c *compiler) kubelet() error {
 	default:
 		return fmt.Errorf("unknown memory manager policy %q", k.MemoryPolicy)
 	}
-	n.podLevel = slices.Contains(k.FeatureGates, "PodLevelResourceManagers")
-	n.claims = k.Minor >= minorDRAClaims && slices.Contains(k.FeatureGates, "DRAExtendedResource")
+	n.podLevel = slices.Contains(k.FeatureGates, gatePodLevelManagers)
+	n.claims = k.Minor >= minorDRAClaims && slices.Contains(k.FeatureGates, gateDRAExtendedResource)
 	n.emptyMemory = n.podLevel && k.Minor < minorNoEmptyMemory
 	n.cpuOpts.newDistribution = k.Minor >= minorDistribution
 	return nil
@@ -213,7 +214,7 @@ func (c *compiler) devices() error {
 		for j := range groups {
 			g := &groups[j]
 			compiled, err := c.group(g, pfs)
-			holds := heldOf(src.Resource, g, c.held)
+			holds, all := heldOf(src.Resource, g, c.held)
 			if err == nil && holds > g.Healthy {
 				err = fmt.Errorf("pods hold %d of %d healthy devices", holds, g.Healthy)
 			}
@@ -221,6 +222,7 @@ func (c *compiler) devices() error {
 				return fmt.Errorf("pool %s: %w", src.Resource, err)
 			}
 			p.groups = append(p.groups, compiled)
+			p.held += int64(all)
 			p.healthy += int64(g.Healthy)
 			p.hosts |= compiled.mask
 			n.empty.counts = append(n.empty.counts, int64(g.Healthy))
@@ -251,9 +253,9 @@ func (c *compiler) group(g *topology.Group, pfs map[string]int) (group, error) {
 	return out, nil
 }
 
-// heldOf counts the healthy devices of a group that pods hold. An init
-// container's device may be held again by an app container: ids, not entries.
-func heldOf(resource string, g *topology.Group, held []topology.Allocation) int {
+// heldOf counts the devices of a group that pods hold, the healthy ones and
+// all. An init container's device may be held again by an app container: ids, not entries.
+func heldOf(resource string, g *topology.Group, held []topology.Allocation) (healthy, all int) {
 	ids := map[string]bool{}
 	for i := range held {
 		for _, c := range held[i].Containers {
@@ -262,14 +264,15 @@ func heldOf(resource string, g *topology.Group, held []topology.Allocation) int 
 					continue
 				}
 				for _, id := range d.IDs {
-					if !slices.Contains(g.Unhealthy, id) {
-						ids[id] = true
+					if !ids[id] && !slices.Contains(g.Unhealthy, id) {
+						healthy++
 					}
+					ids[id] = true
 				}
 			}
 		}
 	}
-	return len(ids)
+	return healthy, len(ids)
 }
 
 func (c *compiler) memory() error {

@@ -6,6 +6,7 @@ type pool struct {
 	policy   Policy // how our own plugin chooses; empty for another vendor's, of which it is not known
 	aligned  bool   // some device says where it sits, so the kubelet computes hints
 	healthy  int64
+	held     int64 // healthy or not
 	at       int
 	groups   []group
 	hosts    uint64 // NUMA nodes that hints are made of

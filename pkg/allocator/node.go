@@ -30,6 +30,7 @@ type Node struct {
 	pools     []pool
 	mem       []memoryType
 	cellsAt   int
+	totals    []total // ordered as the kubelet goes through them; nil when they are not known
 
 	room  room
 	empty room // the node with nothing held
@@ -67,6 +68,12 @@ const (
 	minorNoEmptyMemory = 37
 	// minorDistribution heeds align-by-socket in distribute-cpus-across-numa.
 	minorDistribution = 37
+)
+
+// The feature gates that decide, as they are published.
+const (
+	gatePodLevelManagers    = "PodLevelResourceManagers"
+	gateDRAExtendedResource = "DRAExtendedResource"
 )
 
 // Equal tells whether two nodes have the same room left, and so answer every

@@ -51,9 +51,9 @@ func (n *Node) outcome(r *Request, f *fate) Outcome {
 	q := n.ask(r)
 	a := admission{node: n, room: n.clone(), fate: f, memory: &reusableMemory{}, lands: &landings{node: n, ask: q}}
 	a.reuse.counts = make([]int64, len(n.room.counts))
-	container, c := a.run(q)
-	if c != none {
-		return Outcome{Verdict: n.verdict(q, container, c), After: n}
+	v := a.verdict(q, r.totals)
+	if !v.OK() {
+		return Outcome{Verdict: v, After: n}
 	}
 	for i := range a.lands.list {
 		l := &a.lands.list[i]
@@ -61,7 +61,8 @@ func (n *Node) outcome(r *Request, f *fate) Outcome {
 	}
 	after := *n
 	after.room = a.room
-	return Outcome{Verdict: n.verdict(q, container, c), Containers: a.lands.list, After: &after}
+	after.pools, after.totals = n.poolsAfter(&a.room), n.totalsAfter(r)
+	return Outcome{Verdict: v, Containers: a.lands.list, After: &after}
 }
 
 // fate decides what the kubelet leaves to chance, each way in turn.

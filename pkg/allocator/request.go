@@ -16,7 +16,8 @@ type Request struct {
 	// plain is how kubelets take it, managed how those with the gate
 	// PodLevelResourceManagers do. They differ for a pod with pod-level resources.
 	plain, managed ask
-	shape          string // the same for two pods that ask for the same
+	totals         []amount // what the general predicates count
+	shape          string   // the same for two pods that ask for the same
 }
 
 // ask is what the resource managers make of a pod.
@@ -78,6 +79,7 @@ func NewRequest(pod *v1.Pod) *Request {
 		}
 		r.managed.checkShared()
 	}
+	r.totals = podTotals(pod)
 	r.shape = r.plain.shape() + r.managed.shape()
 	return r
 }
@@ -317,6 +319,8 @@ func isGuaranteed(pod *v1.Pod) bool {
 	return all
 }
 
+// guaranteedResources tells whether requests equal limits for CPU and memory,
+// both set (cm/qos IsContainerEquivalentQOSGuaranteed).
 func guaranteedResources(rr *v1.ResourceRequirements) bool {
 	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
 		req, lim := rr.Requests[name], rr.Limits[name]

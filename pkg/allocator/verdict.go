@@ -20,6 +20,9 @@ const (
 	InsufficientCPU
 	// InsufficientMemory: the memory manager has less free than asked.
 	InsufficientMemory
+	// OutOfTotals: alignment apart, the node as a whole has too little left of
+	// something. The kubelet's OutOfcpu and the like.
+	OutOfTotals
 	// SMTAlignment: full-pcpus-only and a request that is not whole cores, or
 	// more than the free whole cores. The kubelet's SMTAlignmentError.
 	SMTAlignment
@@ -65,6 +68,7 @@ var reasons = [numReasons]struct {
 	InsufficientDevices: {"InsufficientDevices", "node(s) had too few free healthy devices", false},
 	InsufficientCPU:     {"InsufficientCPU", "node(s) had too few free exclusive CPUs", false},
 	InsufficientMemory:  {"InsufficientMemory", "node(s) had too little free NUMA memory", false},
+	OutOfTotals:         {"OutOfTotals", "node(s) had too little left of a resource in all", false},
 	SMTAlignment:        {"SMTAlignment", "node(s) could not give whole physical cores", false},
 	NUMAImpossible:      {"NUMAImpossible", "node(s) could not align the pod even when empty", true},
 	NoSharedPool:        {"NoSharedPool", "node(s) had nothing left for the containers that share the pod's resources", true},
@@ -84,6 +88,7 @@ type Verdict struct {
 	Container int
 
 	cause cause
+	short string // what the general predicates found too little of
 }
 
 // OK tells whether the kubelet will admit the pod.
@@ -101,6 +106,8 @@ func (v Verdict) KubeletReason() string {
 		return "EmptyPodSharedPoolError"
 	case unexpected:
 		return "UnexpectedAdmissionError"
+	case outOf:
+		return "OutOf" + v.short
 	default:
 		return ""
 	}
@@ -115,6 +122,7 @@ const (
 	smtAlignment       // by the CPU manager, for the sake of whole cores
 	emptyPool          // by the managers, for containers that would share nothing
 	unexpected         // by a manager that has too little
+	outOf              // by the general predicates, which come last
 )
 
 // why names the reason for a refusal: a request that no state could serve,

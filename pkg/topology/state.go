@@ -45,6 +45,16 @@ type NodeState struct {
 	// Held are the allocations of the node's pods, one a pod UID. An entry of
 	// NodePools.Unowned counts as held as well, without being repeated here.
 	Held []Allocation
+	// Totals are what the general predicates count; nil leaves them out. They
+	// are not published: the API has them.
+	Totals *Totals
+}
+
+// Totals are the sums over a whole node, by resource name: CPUs in thousandths
+// under "cpu", the number of pods under "pods", all else in the API's units.
+type Totals struct {
+	Allocatable map[string]int64 // the Node's status
+	Requested   map[string]int64 // of all pods that the kubelet has admitted
 }
 
 // NodeTopology is the annotation numalane.io/topology: the kubelet's settings

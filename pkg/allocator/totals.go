@@ -1,0 +1,143 @@
+package allocator
+
+import (
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// total is a sum that the general predicates check.
+type total struct {
+	name              string
+	allocatable, used int64
+}
+
+// fixedTotals are checked first and in this order; the others the kubelet goes
+// through in none (noderesources fitsRequest).
+var fixedTotals = [...]string{"pods", "cpu", "memory", "ephemeral-storage"}
+
+func compileTotals(t *topology.Totals) []total {
+	if t == nil {
+		return nil
+	}
+	out := make([]total, 0, len(t.Allocatable))
+	for name, allocatable := range t.Allocatable {
+		out = append(out, total{name, allocatable, t.Requested[name]})
+	}
+	slices.SortFunc(out, func(a, b total) int { return compareTotals(a.name, b.name) })
+	return out
+}
+
+func compareTotals(a, b string) int {
+	i, j := slices.Index(fixedTotals[:], a), slices.Index(fixedTotals[:], b)
+	switch {
+	case i >= 0 && j >= 0:
+		return i - j
+	case i >= 0:
+		return -1
+	case j >= 0:
+		return 1
+	case a < b:
+		return -1
+	}
+	return 1
+}
+
+// podTotals is what a pod adds to the sums, without what DRA serves
+// (lifecycle removeMissingExtendedResources).
+func podTotals(pod *v1.Pod) []amount {
+	if pod.Status.ExtendedResourceClaimStatus != nil {
+		pod = pod.DeepCopy()
+		drop := func(cs []v1.Container) {
+			for i := range cs {
+				for name := range cs[i].Resources.Requests {
+					if isClaimed(pod, cs[i].Name, string(name)) {
+						delete(cs[i].Resources.Requests, name)
+					}
+				}
+			}
+		}
+		drop(pod.Spec.InitContainers)
+		drop(pod.Spec.Containers)
+	}
+	out := []amount{{name: "pods", count: 1}}
+	for name, q := range resource.PodRequests(pod, resource.PodResourcesOptions{}) {
+		count := q.Value()
+		if name == v1.ResourceCPU {
+			count = q.MilliValue()
+		}
+		out = append(out, amount{name: string(name), count: count})
+	}
+	slices.SortFunc(out, func(a, b amount) int { return compareTotals(a.name, b.name) })
+	return out
+}
+
+// predicates are the kubelet's general ones as far as they count resources.
+// They come after the allocation: what a pod holds that they refuse is free
+// again with the next admission. A resource that the node does not have is
+// nothing to them. It returns the one that is short.
+func (a *admission) predicates(wants []amount) (short string, c cause) {
+	totals := a.node.totals
+	var loose int // of the unordered ones, how many are short
+	for i, at := 0, 0; i < len(wants); i++ {
+		w := &wants[i]
+		for at < len(totals) && compareTotals(totals[at].name, w.name) < 0 {
+			at++
+		}
+		if at == len(totals) || totals[at].name != w.name || w.count == 0 || w.count <= a.allocatable(&totals[at])-totals[at].used {
+			continue
+		}
+		if slices.Contains(fixedTotals[:], w.name) {
+			return w.name, outOf
+		}
+		if loose++; loose == 1 || a.fate.pick(2) == 1 {
+			short = w.name
+		}
+	}
+	if loose > 0 {
+		return short, outOf
+	}
+	return "", none
+}
+
+// allocatable is no less than what is given away: an unhealthy device that a
+// pod holds still counts (devicemanager sanitizeNodeAllocatable).
+func (a *admission) allocatable(t *total) int64 {
+	p := a.node.poolOf(t.name)
+	if p == nil {
+		return t.allocatable
+	}
+	held := p.held
+	for i := range p.groups {
+		held += a.node.room.counts[p.at+i] - a.room.counts[p.at+i]
+	}
+	return max(t.allocatable, held)
+}
+
+// totalsAfter are the sums once the pod is admitted.
+func (n *Node) totalsAfter(r *Request) []total {
+	if n.totals == nil {
+		return nil
+	}
+	after := slices.Clone(n.totals)
+	for i := range after {
+		after[i].used += find(r.totals, after[i].name)
+	}
+	return after
+}
+
+// poolsAfter are the pools with what has been taken of them counted as held.
+func (n *Node) poolsAfter(after *room) []pool {
+	if n.totals == nil {
+		return n.pools // only the totals ask
+	}
+	pools := slices.Clone(n.pools)
+	for i := range pools {
+		p := &pools[i]
+		p.held += sum(n.room.counts[p.at:p.at+len(p.groups)]) - sum(after.counts[p.at:p.at+len(p.groups)])
+	}
+	return pools
+}
