@@ -100,12 +100,14 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 	s.standIn(byUID, pods)
 	numa, index := numaOf(in.Host), indexDevices(in.Pools)
 	held := map[deviceKey]HeldDevice{}
+	live := map[string]bool{}
 	for _, uid := range slices.Sorted(maps.Keys(byUID)) {
 		h := byUID[uid]
 		pod, known := pods.byUID[uid]
 		if known && pod.Ended || !known && !s.stillActive(h, pods) {
 			continue
 		}
+		live[uid] = true
 		a := h.allocation(uid, numa, index)
 		if len(a.Containers) == 0 {
 			continue
@@ -120,6 +122,13 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 		} else {
 			state.Pools.Unowned = append(state.Pools.Unowned, a)
 		}
+	}
+	isLive := func(uid string) bool { return live[uid] }
+	if s.Config.CPUManagerPolicy == topology.CPUManagerStatic && !s.Lost.CPU {
+		state.Pools.Contended = s.CPU.contended(isLive)
+	}
+	if s.Config.MemoryManagerPolicy == topology.MemoryManagerStatic && !s.Lost.Memory {
+		state.Pools.Memory = s.Memory.accounts(isLive)
 	}
 	state.Pools.Pools = pools(in.Pools, s.Allocatable.Devices, held)
 	return state, nil

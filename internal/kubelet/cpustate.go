@@ -14,6 +14,8 @@ type CPUState struct {
 	// Pods are the CPUs that a pod with pod-level resources holds as a whole
 	// (gate PodLevelResourceManagers); its containers share or split them.
 	Pods map[string]topology.CPUSet
+	// Default are the CPUs that no pod holds, the reserved ones too.
+	Default topology.CPUSet
 	// Unknown names fields that this version does not understand.
 	Unknown []string
 }
@@ -42,7 +44,7 @@ func ParseCPUState(b []byte) (CPUState, error) {
 	if err != nil {
 		return CPUState{}, fmt.Errorf("decode cpu_manager_state: %w", err)
 	}
-	s := CPUState{Policy: data.PolicyName, Containers: data.Entries, Unknown: unknown}
+	s := CPUState{Policy: data.PolicyName, Containers: data.Entries, Default: data.DefaultCPUSet, Unknown: unknown}
 	if len(data.PodEntries) > 0 {
 		s.Pods = make(map[string]topology.CPUSet, len(data.PodEntries))
 		for uid, e := range data.PodEntries {

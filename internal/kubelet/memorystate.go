@@ -21,6 +21,8 @@ type MemoryState struct {
 	Pods map[string][]topology.MemoryAllocation
 	// Unknown names fields that this version does not understand.
 	Unknown []string
+
+	data memoryData
 }
 
 // memoryData: memorymanager/state, MemoryManagerCheckpointV1 to V3.
@@ -61,7 +63,7 @@ func ParseMemoryState(b []byte) (MemoryState, error) {
 	if err != nil {
 		return MemoryState{}, fmt.Errorf("decode memory_manager_state: %w", err)
 	}
-	s := MemoryState{Policy: data.PolicyName, Unknown: unknown}
+	s := MemoryState{Policy: data.PolicyName, Unknown: unknown, data: data}
 	for id, n := range data.MachineState {
 		for _, kind := range slices.Sorted(maps.Keys(n.MemoryMap)) {
 			m := n.MemoryMap[kind]

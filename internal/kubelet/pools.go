@@ -67,6 +67,13 @@ func pools(own []Pool, allocatable []HeldDevice, held map[deviceKey]HeldDevice) 
 			devices[d.Resource] = append(devices[d.Resource], Device{ID: d.ID, NUMANodes: d.NUMANodes, Healthy: true})
 		}
 	}
+	// A resource that pods hold and no plugin serves is still one to the kubelet
+	// (devicemanager isDevicePluginResource), with no healthy device.
+	for key := range held {
+		if _, ok := devices[key.resource]; !ok {
+			foreign[key.resource], devices[key.resource] = true, nil
+		}
+	}
 	for resource, list := range devices {
 		devices[resource] = append(list, stranded(resource, list, held)...)
 	}

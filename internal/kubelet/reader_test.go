@@ -252,7 +252,10 @@ func TestReadState(t *testing.T) {
 				},
 			},
 		},
-		Pools: topology.NodePools{Version: 1, Pools: []topology.Pool{
+		// The file's account knows nothing of the pod that holds memory as a whole, and the kubelet goes by its account.
+		Pools: topology.NodePools{Version: 1, Memory: []topology.MemoryAccount{
+			{NUMANode: 0, With: []int{0}, Free: map[string]uint64{"hugepages-1Gi": 2 << 30, "memory": 59 << 30}},
+		}, Pools: []topology.Pool{
 			{Resource: "numalane.io/sriov", AllocationPolicy: "packed", Groups: []topology.Group{
 				{NUMANodes: []int{0}, PF: "0000:3b:00.0", PFName: "ens1", Speed: 25000, Link: "up", Total: 3, Healthy: 3, Free: 1},
 				// What the deleted pod held is free, though the file still has it.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/pkg/topology"
@@ -60,10 +61,12 @@ func TestParseCPUState(t *testing.T) {
 					staticUID: {"static": cpus(t, "12")},
 					goneUID:   {"gone": cpus(t, "13")},
 				},
+				Default: cpus(t, "0-1,6-9,14-15"),
 			}
 			if version >= "v1.36" {
 				want.Containers[wholeUID] = map[string]topology.CPUSet{"one": cpus(t, "6"), "two": cpus(t, "7-9")}
 				want.Pods = map[string]topology.CPUSet{wholeUID: cpus(t, "6-9")}
+				want.Default = cpus(t, "0-1,14-15")
 			}
 			if d := cmp.Diff(want, got); d != "" {
 				t.Error(d)
@@ -96,7 +99,7 @@ func TestParseMemoryState(t *testing.T) {
 				want.Containers[wholeUID] = map[string][]topology.MemoryAllocation{"one": {block("memory", gi)}, "two": {block("memory", gi)}}
 				want.Pods = map[string][]topology.MemoryAllocation{wholeUID: {block("memory", gi)}}
 			}
-			if d := cmp.Diff(want, got); d != "" {
+			if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(got)); d != "" {
 				t.Error(d)
 			}
 		})
@@ -132,7 +135,7 @@ func TestParseEmptyState(t *testing.T) {
 		t.Error(d, err)
 	}
 	memory, err := kubelet.ParseMemoryState([]byte(`{"policyName":"None","machineState":{},"checksum":4236770233}`))
-	if d := cmp.Diff(kubelet.MemoryState{Policy: "None"}, memory); d != "" || err != nil {
+	if d := cmp.Diff(kubelet.MemoryState{Policy: "None"}, memory, cmpopts.IgnoreUnexported(memory)); d != "" || err != nil {
 		t.Error(d, err)
 	}
 	devices, err := kubelet.ParseDeviceState([]byte(`{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{}},"Checksum":1}`))

@@ -189,6 +189,9 @@ func (c *compiler) cpus() error {
 	}
 	n.empty.cpus = n.empty.cpus.without(&n.cpu.reserved)
 	n.room.cpus = n.empty.cpus.without(&taken)
+	contended := n.cpu.bits(c.state.Pools.Contended)
+	contended = contended.and(&n.empty.cpus)
+	n.room.cpus = n.room.cpus.or(&contended)
 	return nil
 }
 
@@ -240,12 +243,7 @@ func (c *compiler) group(g *topology.Group, pfs map[string]int) (group, error) {
 	if g.Healthy > g.Total || g.Healthy < 0 {
 		return group{}, fmt.Errorf("%d of %d devices are healthy", g.Healthy, g.Total)
 	}
-	out := group{numa: firstNUMANode(g.NUMANodes), total: int64(g.Total), numaNodes: g.NUMANodes, pfAddress: g.PF}
-	for _, id := range g.NUMANodes {
-		if k, ok := c.index[id]; ok {
-			out.mask |= 1 << k
-		}
-	}
+	out := group{mask: c.mask(g.NUMANodes), numa: firstNUMANode(g.NUMANodes), total: int64(g.Total), numaNodes: g.NUMANodes, pfAddress: g.PF}
 	if _, known := pfs[g.PF]; !known {
 		pfs[g.PF] = len(pfs)
 	}
@@ -308,21 +306,92 @@ func (c *compiler) memory() error {
 	if !n.memory {
 		return nil
 	}
+	accounts, err := c.accounts()
+	if err != nil {
+		return err
+	}
 	for i := range c.held {
 		for _, ct := range c.held[i].Containers {
 			for _, b := range ct.Memory {
-				if err := c.takeBlock(&b); err != nil {
+				if err := c.takeBlock(&b, accounts); err != nil {
 					return fmt.Errorf("pod %s, container %s: %w", c.held[i].UID, ct.Name, err)
 				}
 			}
 		}
 	}
+	c.settle(accounts)
 	return nil
+}
+
+// accounts are the NUMA nodes whose memory the node itself accounts for, as a
+// mask. An account older than the pods that hold memory there is none: what they hold counts.
+func (c *compiler) accounts() (uint64, error) {
+	n := c.n
+	var mask uint64
+	given := make([]int64, len(n.mem))
+	for _, a := range c.state.Pools.Memory {
+		k, ok := c.index[a.NUMANode]
+		if !ok || mask&(1<<k) != 0 {
+			return 0, fmt.Errorf("memory of NUMA node %d is accounted for twice, or the node does not have it", a.NUMANode)
+		}
+		mask |= 1 << k
+		for name, free := range a.Free {
+			kind := n.memoryKind(name)
+			if kind < 0 || int64(free) < 0 || int64(free) > n.mem[kind].allocatable[k] {
+				return 0, fmt.Errorf("NUMA node %d has %d bytes of %s free, more than it has", a.NUMANode, free, name)
+			}
+			given[kind] += n.mem[kind].allocatable[k] - int64(free)
+		}
+		for _, id := range a.With {
+			if _, ok := c.index[id]; !ok {
+				return 0, fmt.Errorf("memory of NUMA node %d is given away with that of NUMA node %d, which the node does not have", a.NUMANode, id)
+			}
+		}
+	}
+	for i := range c.held {
+		for _, ct := range c.held[i].Containers {
+			for _, b := range ct.Memory {
+				if kind := n.memoryKind(b.Type); kind >= 0 && c.mask(b.NUMANodes)&mask != 0 {
+					given[kind] -= int64(b.Size)
+				}
+			}
+		}
+	}
+	if slices.ContainsFunc(given, func(left int64) bool { return left < 0 }) {
+		return 0, nil
+	}
+	return mask, nil
+}
+
+// settle replaces what was worked out by what the node accounts for.
+func (c *compiler) settle(accounts uint64) {
+	n := c.n
+	for _, a := range c.state.Pools.Memory {
+		k := c.index[a.NUMANode]
+		if accounts&(1<<k) == 0 {
+			continue
+		}
+		for name, free := range a.Free {
+			n.room.counts[n.mem[n.memoryKind(name)].at+k] = int64(free)
+		}
+		n.room.counts[n.cellsAt+k] = int64(c.mask(a.With))
+	}
+}
+
+// mask are the NUMA nodes of a list that the node has.
+func (c *compiler) mask(ids []int) uint64 {
+	var mask uint64
+	for _, id := range ids {
+		if k, ok := c.index[id]; ok {
+			mask |= 1 << k
+		}
+	}
+	return mask
 }
 
 // takeBlock notes memory that a pod holds, filling the lower NUMA nodes first
 // as the memory manager does (updateMachineState).
-func (c *compiler) takeBlock(b *topology.MemoryAllocation) error {
+func (c *compiler) takeBlock(b *topology.MemoryAllocation, accounts uint64) error {
 	n := c.n
 	kind := n.memoryKind(b.Type)
 	if kind < 0 {
@@ -348,7 +417,7 @@ func (c *compiler) takeBlock(b *topology.MemoryAllocation) error {
 		*free -= got
 		left -= got
 	}
-	if left != 0 {
+	if left != 0 && mask&accounts == 0 {
 		return fmt.Errorf("holds %d bytes of %s more than NUMA nodes %v have left", left, b.Type, b.NUMANodes)
 	}
 	return nil

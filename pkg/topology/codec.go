@@ -110,6 +110,8 @@ func (p NodePools) canonical() NodePools {
 		p.Unowned[i] = p.Unowned[i].canonical()
 	}
 	slices.SortFunc(p.Unowned, func(a, b Allocation) int { return strings.Compare(a.UID, b.UID) })
+	p.Memory = slices.Clone(p.Memory)
+	slices.SortFunc(p.Memory, func(a, b MemoryAccount) int { return a.NUMANode - b.NUMANode })
 	return p
 }
 

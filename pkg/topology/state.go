@@ -123,6 +123,21 @@ type NodePools struct {
 	Pools   []Pool `json:"pools"` // by Resource
 	// Unowned is what the kubelet holds for pods that the API does not have.
 	Unowned []Allocation `json:"unowned,omitempty"`
+	// Contended are CPUs that a pod holds and the kubelet would give to another
+	// as well. On machines whose sockets or cores are not alike it counts part
+	// of one as a whole, and gives away what is taken (cpumanager isSocketFree, isCoreFree).
+	Contended CPUSet `json:"contended,omitzero"`
+	// Memory is the memory manager's account of those NUMA nodes where it
+	// cannot be told from what pods hold: it depends on their order where
+	// allocations span NUMA nodes (memorymanager updateMachineState, releaseMemory).
+	Memory []MemoryAccount `json:"memory,omitempty"` // by NUMANode
+}
+
+// MemoryAccount is what the memory manager thinks that a NUMA node has left.
+type MemoryAccount struct {
+	NUMANode int               `json:"numaNode"`
+	With     []int             `json:"with,omitempty"` // NUMANodeState.Cells, of a node that holds any
+	Free     map[string]uint64 `json:"free"`           // bytes by type
 }
 
 // Pool is one device-plugin resource of a node.

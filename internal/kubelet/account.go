@@ -1,0 +1,158 @@
+package kubelet
+
+import (
+	"maps"
+	"slices"
+
+	"k8s.io/utils/cpuset"
+
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// contended are the CPUs that live pods hold and the next admission may give
+// away nevertheless, once it has taken back what ended pods held (cpumanager
+// removeStaleState).
+func (s *CPUState) contended(live func(uid string) bool) topology.CPUSet {
+	free := []cpuset.CPUSet{s.Default.CPUSet}
+	var held []cpuset.CPUSet
+	note := func(uid string, set topology.CPUSet) {
+		if live(uid) {
+			held = append(held, set.CPUSet)
+		} else {
+			free = append(free, set.CPUSet)
+		}
+	}
+	for uid, containers := range s.Containers {
+		for _, set := range containers {
+			note(uid, set)
+		}
+	}
+	for uid, set := range s.Pods {
+		note(uid, set)
+	}
+	return topology.CPUSet{CPUSet: cpuset.New().Union(free...).Intersection(cpuset.New().Union(held...))}
+}
+
+// accounts are those of the NUMA nodes whose account is not simply what they
+// have less what live pods hold there, once what ended pods held is taken back.
+func (s *MemoryState) accounts(live func(uid string) bool) []topology.MemoryAccount {
+	account := s.data.clone()
+	plain := s.data.empty()
+	spread := map[int]bool{}
+	for _, uid := range slices.Sorted(maps.Keys(s.data.Entries)) {
+		for _, blocks := range s.data.blocksOf(uid) {
+			for _, b := range blocks {
+				switch {
+				case !live(uid):
+					account.release(&b)
+					continue
+				case len(b.NUMAAffinity) > 1:
+					for _, id := range b.NUMAAffinity {
+						spread[id] = true
+					}
+				}
+				plain.take(&b)
+			}
+		}
+	}
+	var out []topology.MemoryAccount
+	for _, id := range slices.Sorted(maps.Keys(account)) {
+		n := account[id]
+		if !spread[id] && n.equal(plain[id]) {
+			continue
+		}
+		a := topology.MemoryAccount{NUMANode: id, Free: map[string]uint64{}}
+		if n.NumberOfAssignments > 0 {
+			a.With = slices.Sorted(slices.Values(n.Cells))
+		}
+		for kind, m := range n.MemoryMap {
+			a.Free[kind] = m.Free
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// blocksOf are the blocks of a pod that stand for what it holds: those of the
+// pod as a whole, else those of its containers, by name.
+func (d *memoryData) blocksOf(uid string) [][]memoryBlock {
+	if p, ok := d.PodEntries[uid]; ok && len(p.MemoryBlocks) > 0 {
+		return [][]memoryBlock{p.MemoryBlocks}
+	}
+	var all [][]memoryBlock
+	for _, name := range slices.Sorted(maps.Keys(d.Entries[uid])) {
+		all = append(all, d.Entries[uid][name])
+	}
+	return all
+}
+
+// machineState is the memory manager's NUMANodeMap.
+type machineState map[int]*numaMemory
+
+func (d *memoryData) clone() machineState {
+	m := machineState{}
+	for id, n := range d.MachineState {
+		c := n
+		c.MemoryMap = maps.Clone(n.MemoryMap)
+		m[id] = &c
+	}
+	return m
+}
+
+func (d *memoryData) empty() machineState {
+	m := d.clone()
+	for id, n := range m {
+		n.NumberOfAssignments, n.Cells = 0, []int{id}
+		for kind, t := range n.MemoryMap {
+			t.Free, t.Reserved = t.Allocatable, 0
+			n.MemoryMap[kind] = t
+		}
+	}
+	return m
+}
+
+// take is memorymanager updateMachineState.
+func (m machineState) take(b *memoryBlock) {
+	left := b.Size
+	for _, id := range b.NUMAAffinity {
+		n, ok := m[id]
+		if !ok {
+			continue
+		}
+		n.NumberOfAssignments++
+		n.Cells = b.NUMAAffinity
+		t := n.MemoryMap[b.Type]
+		got := min(left, t.Free)
+		t.Free -= got
+		t.Reserved += got
+		left -= got
+		n.MemoryMap[b.Type] = t
+	}
+}
+
+// release is memorymanager releaseMemory: it takes from the lower NUMA nodes
+// first, whosever memory that is.
+func (m machineState) release(b *memoryBlock) {
+	left := b.Size
+	for _, id := range b.NUMAAffinity {
+		n, ok := m[id]
+		if !ok {
+			continue
+		}
+		if n.NumberOfAssignments--; n.NumberOfAssignments == 0 {
+			n.Cells = []int{id}
+		}
+		t := n.MemoryMap[b.Type]
+		got := min(left, t.Reserved)
+		t.Free += got
+		t.Reserved -= got
+		left -= got
+		n.MemoryMap[b.Type] = t
+	}
+}
+
+// equal compares what decides an admission.
+func (n *numaMemory) equal(o *numaMemory) bool {
+	return (n.NumberOfAssignments > 0) == (o.NumberOfAssignments > 0) && slices.Equal(n.Cells, o.Cells) &&
+		maps.EqualFunc(n.MemoryMap, o.MemoryMap, func(a, b memoryTable) bool { return a.Free == b.Free })
+}
