@@ -1,7 +1,9 @@
 package kubelet
 
 import (
+	"iter"
 	"maps"
+	"reflect"
 	"slices"
 
 	"k8s.io/utils/cpuset"
@@ -34,31 +36,98 @@ func (s *CPUState) contended(live func(uid string) bool) topology.CPUSet {
 }
 
 // accounts are those of the NUMA nodes whose account is not simply what they
-// have less what live pods hold there, once what ended pods held is taken back.
-func (s *MemoryState) accounts(live func(uid string) bool) []topology.MemoryAccount {
-	account := s.data.clone()
+// have less what live pods hold there, once what ended pods held is taken back;
+// all that may come of it, for that is done in no order.
+func (s *MemoryState) accounts(live func(uid string) bool) [][]topology.MemoryAccount {
 	plain := s.data.empty()
 	spread := map[int]bool{}
+	var ended [][]memoryBlock
+	entangled := false
 	for _, uid := range slices.Sorted(maps.Keys(s.data.Entries)) {
 		for _, blocks := range s.data.blocksOf(uid) {
 			for _, b := range blocks {
-				switch {
-				case !live(uid):
-					account.release(&b)
+				entangled = entangled || len(b.NUMAAffinity) > 1
+				if !live(uid) {
 					continue
-				case len(b.NUMAAffinity) > 1:
+				}
+				if len(b.NUMAAffinity) > 1 {
 					for _, id := range b.NUMAAffinity {
 						spread[id] = true
 					}
 				}
 				plain.take(&b)
 			}
+			if !live(uid) && len(blocks) > 0 {
+				ended = append(ended, blocks)
+			}
 		}
 	}
+	if !entangled {
+		ended = [][]memoryBlock{slices.Concat(ended...)} // the order makes no difference
+	}
+	var out [][]topology.MemoryAccount
+	for order := range orders(len(ended)) {
+		account := s.data.clone()
+		for _, i := range order {
+			for _, b := range ended[i] {
+				account.release(&b)
+			}
+		}
+		a := account.except(plain, spread)
+		if !slices.ContainsFunc(out, func(o []topology.MemoryAccount) bool { return reflect.DeepEqual(o, a) }) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// maxOrdered is how many things are put into every order; of more, each is put
+// first once, forwards and backwards.
+const maxOrdered = 5
+
+// orders are permutations of the numbers below n.
+func orders(n int) iter.Seq[[]int] {
+	return func(yield func([]int) bool) {
+		order := make([]int, n)
+		for i := range order {
+			order[i] = i
+		}
+		if n > maxOrdered {
+			for range 2 * n {
+				if !yield(order) {
+					return
+				}
+				order = append(order[1:], order[0])
+				if order[0] == 0 {
+					slices.Reverse(order)
+				}
+			}
+			return
+		}
+		var permute func(k int) bool
+		permute = func(k int) bool {
+			if k == n {
+				return yield(order)
+			}
+			for i := k; i < n; i++ {
+				order[k], order[i] = order[i], order[k]
+				if !permute(k + 1) {
+					return false
+				}
+				order[k], order[i] = order[i], order[k]
+			}
+			return true
+		}
+		permute(0)
+	}
+}
+
+// except tells of the NUMA nodes that are given or differ from the plain account.
+func (m machineState) except(plain machineState, given map[int]bool) []topology.MemoryAccount {
 	var out []topology.MemoryAccount
-	for _, id := range slices.Sorted(maps.Keys(account)) {
-		n := account[id]
-		if !spread[id] && n.equal(plain[id]) {
+	for _, id := range slices.Sorted(maps.Keys(m)) {
+		n := m[id]
+		if !given[id] && n.equal(plain[id]) {
 			continue
 		}
 		a := topology.MemoryAccount{NUMANode: id, Free: map[string]uint64{}}

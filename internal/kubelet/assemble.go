@@ -128,7 +128,10 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 		state.Pools.Contended = s.CPU.contended(isLive)
 	}
 	if s.Config.MemoryManagerPolicy == topology.MemoryManagerStatic && !s.Lost.Memory {
-		state.Pools.Memory = s.Memory.accounts(isLive)
+		if accounts := s.Memory.accounts(isLive); len(accounts) > 0 {
+			state.Pools.Memory = accounts[0]
+			state.Pools.MemoryElse = append(state.Pools.MemoryElse, accounts[1:]...)
+		}
 	}
 	state.Pools.Pools = pools(in.Pools, s.Allocatable.Devices, held)
 	return state, nil

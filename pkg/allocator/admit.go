@@ -30,6 +30,11 @@ func (n *Node) Admit(r *Request) Verdict {
 			return Verdict{Reason: Undetermined, Container: -1}
 		}
 	}
+	for _, other := range n.others {
+		if other.Admit(r).OK() != first.OK() {
+			return Verdict{Reason: Undetermined, Container: -1}
+		}
+	}
 	return first
 }
 
@@ -40,7 +45,7 @@ func (n *Node) admit(r *Request, roomBuf, reuseBuf []int64, f *fate) Verdict {
 	a.room = room{cpus: n.room.cpus, counts: append(roomBuf, n.room.counts...)}
 	a.reuse.counts = append(reuseBuf, n.room.counts...)
 	clear(a.reuse.counts)
-	a.skipLast = !n.cpuOpts.acrossNUMA && n.totals == nil
+	a.skipLast = n.cpu.even && !n.cpuOpts.acrossNUMA && n.totals == nil
 	return a.verdict(q, r.totals)
 }
 

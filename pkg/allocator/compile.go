@@ -19,13 +19,12 @@ const maxNUMANodes = 64
 // Compile reads a NodeState. The error tells how it contradicts itself, or what
 // in it this version does not know; nothing can be foretold for such a node.
 func Compile(s *topology.NodeState) (*Node, error) {
-	c := compiler{state: s, held: held(s), n: &Node{}, index: map[int]int{}}
+	c := compiler{state: s, held: held(s), n: &Node{totals: compileTotals(s.Totals)}, index: map[int]int{}}
 	for _, step := range []func() error{c.kubelet, c.numaNodes, c.options, c.cpus, c.devices, c.memory} {
 		if err := step(); err != nil {
 			return nil, err
 		}
 	}
-	c.n.totals = compileTotals(s.Totals)
 	return c.n, nil
 }
 
@@ -306,30 +305,50 @@ func (c *compiler) memory() error {
 	if !n.memory {
 		return nil
 	}
-	accounts, err := c.accounts()
-	if err != nil {
-		return err
+	plain := slices.Clone(n.room.counts)
+	for i, account := range append([][]topology.MemoryAccount{c.state.Pools.Memory}, c.state.Pools.MemoryElse...) {
+		to := n
+		if i > 0 {
+			other := *n
+			other.room.counts, other.others = slices.Clone(plain), nil
+			to = &other
+		}
+		mask, err := c.accounted(account)
+		if err != nil {
+			return err
+		}
+		if err := c.takeHeld(to, mask); err != nil {
+			return err
+		}
+		c.settle(to, account, mask)
+		if i > 0 && !to.Equal(n) {
+			n.others = append(n.others, to)
+		}
 	}
+	return nil
+}
+
+// takeHeld takes what pods hold from the free memory.
+func (c *compiler) takeHeld(n *Node, accounted uint64) error {
 	for i := range c.held {
 		for _, ct := range c.held[i].Containers {
 			for _, b := range ct.Memory {
-				if err := c.takeBlock(&b, accounts); err != nil {
+				if err := c.takeBlock(n, &b, accounted); err != nil {
 					return fmt.Errorf("pod %s, container %s: %w", c.held[i].UID, ct.Name, err)
 				}
 			}
 		}
 	}
-	c.settle(accounts)
 	return nil
 }
 
-// accounts are the NUMA nodes whose memory the node itself accounts for, as a
-// mask. An account older than the pods that hold memory there is none: what they hold counts.
-func (c *compiler) accounts() (uint64, error) {
+// accounted are the NUMA nodes of an account, as a mask. One older than the
+// pods that hold memory there is none: what they hold counts.
+func (c *compiler) accounted(account []topology.MemoryAccount) (uint64, error) {
 	n := c.n
 	var mask uint64
 	given := make([]int64, len(n.mem))
-	for _, a := range c.state.Pools.Memory {
+	for _, a := range account {
 		k, ok := c.index[a.NUMANode]
 		if !ok || mask&(1<<k) != 0 {
 			return 0, fmt.Errorf("memory of NUMA node %d is accounted for twice, or the node does not have it", a.NUMANode)
@@ -364,11 +383,10 @@ func (c *compiler) accounts() (uint64, error) {
 }
 
 // settle replaces what was worked out by what the node accounts for.
-func (c *compiler) settle(accounts uint64) {
-	n := c.n
-	for _, a := range c.state.Pools.Memory {
+func (c *compiler) settle(n *Node, account []topology.MemoryAccount, accounted uint64) {
+	for _, a := range account {
 		k := c.index[a.NUMANode]
-		if accounts&(1<<k) == 0 {
+		if accounted&(1<<k) == 0 {
 			continue
 		}
 		for name, free := range a.Free {
@@ -391,8 +409,7 @@ func (c *compiler) mask(ids []int) uint64 {
 
 // takeBlock notes memory that a pod holds, filling the lower NUMA nodes first
 // as the memory manager does (updateMachineState).
-func (c *compiler) takeBlock(b *topology.MemoryAllocation, accounts uint64) error {
-	n := c.n
+func (c *compiler) takeBlock(n *Node, b *topology.MemoryAllocation, accounted uint64) error {
 	kind := n.memoryKind(b.Type)
 	if kind < 0 {
 		return fmt.Errorf("holds %s, which the node does not have", b.Type)
@@ -417,7 +434,7 @@ func (c *compiler) takeBlock(b *topology.MemoryAllocation, accounts uint64) erro
 		*free -= got
 		left -= got
 	}
-	if left != 0 && mask&accounts == 0 {
+	if left != 0 && mask&accounted == 0 {
 		return fmt.Errorf("holds %d bytes of %s more than NUMA nodes %v have left", left, b.Type, b.NUMANodes)
 	}
 	return nil

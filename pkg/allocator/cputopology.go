@@ -18,6 +18,9 @@ type cpuTopology struct {
 
 	perCore, perSocket, perCache int // whole numbers of what may be uneven, as the kubelet counts
 	withCPUs                     int // NUMA nodes that have CPUs
+	// even: all cores and all sockets are alike. Else the kubelet may take CPUs
+	// that are not free, and numbers do not tell what it will come to.
+	even bool
 	// reservedCores are the reserved CPUs and their siblings
 	// (cpumanager, reservedPhysicalCPUs).
 	reservedCores cpuBits
@@ -93,7 +96,12 @@ func compileCPUs(nodes []topology.NodeNUMA) (*cpuTopology, error) {
 	if n := len(t.ids); n > 0 {
 		t.perCore, t.perSocket, t.perCache = n/len(t.cores), n/len(t.sockets), n/len(t.caches)
 	}
+	t.even = alike(t.cores, t.perCore) && alike(t.sockets, t.perSocket)
 	return t, nil
+}
+
+func alike(groups []cpuGroup, size int) bool {
+	return !slices.ContainsFunc(groups, func(g cpuGroup) bool { return g.size != size })
 }
 
 func member(groups map[int]*cpuGroup, id int) *cpuGroup {

@@ -34,6 +34,9 @@ type Node struct {
 
 	room  room
 	empty room // the node with nothing held
+	// others are what the node may be instead: how what ended pods held is taken
+	// back is left to chance.
+	others []*Node
 }
 
 // room is all that an admission changes.
@@ -77,7 +80,8 @@ const (
 )
 
 // Equal tells whether two nodes have the same room left, and so answer every
-// pod alike. Both must come from states of one node.
+// pod alike. Both must come from states of one node. What a node may be instead
+// of what it is is left out.
 func (n *Node) Equal(o *Node) bool {
 	return n.room.cpus == o.room.cpus && slices.Equal(n.room.counts, o.room.counts)
 }

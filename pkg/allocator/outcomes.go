@@ -37,12 +37,14 @@ type DeviceCount struct {
 // now: one, unless the kubelet picks devices at random. complete is false when
 // there are more than limit.
 func (n *Node) Outcomes(r *Request, limit int) (outcomes []Outcome, complete bool) {
-	var f fate
-	for more := true; more; more = f.next() {
-		if len(outcomes) == limit {
-			return outcomes, false
+	for _, node := range append([]*Node{n}, n.others...) {
+		var f fate
+		for more := true; more; more = f.next() {
+			if len(outcomes) == limit {
+				return outcomes, false
+			}
+			outcomes = append(outcomes, node.outcome(r, &f))
 		}
-		outcomes = append(outcomes, n.outcome(r, &f))
 	}
 	return outcomes, true
 }
@@ -61,6 +63,7 @@ func (n *Node) outcome(r *Request, f *fate) Outcome {
 	}
 	after := *n
 	after.room = a.room
+	after.others = nil
 	after.pools, after.totals = n.poolsAfter(&a.room), n.totalsAfter(r)
 	return Outcome{Verdict: v, Containers: a.lands.list, After: &after}
 }

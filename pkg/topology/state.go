@@ -131,9 +131,12 @@ type NodePools struct {
 	// cannot be told from what pods hold: it depends on their order where
 	// allocations span NUMA nodes (memorymanager updateMachineState, releaseMemory).
 	Memory []MemoryAccount `json:"memory,omitempty"` // by NUMANode
+	// MemoryElse are the other ways in which that account may come out: what
+	// several ended pods held is taken back in no order (memorymanager removeStaleState).
+	MemoryElse [][]MemoryAccount `json:"memoryElse,omitempty"`
 }
 
-// MemoryAccount is what the memory manager thinks that a NUMA node has left.
+// MemoryAccount is what the memory manager takes a NUMA node to have left.
 type MemoryAccount struct {
 	NUMANode int               `json:"numaNode"`
 	With     []int             `json:"with,omitempty"` // NUMANodeState.Cells, of a node that holds any
