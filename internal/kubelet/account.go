@@ -11,28 +11,26 @@ import (
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// contended are the CPUs that live pods hold and the next admission may give
-// away nevertheless, once it has taken back what ended pods held (cpumanager
-// removeStaleState).
-func (s *CPUState) contended(live func(uid string) bool) topology.CPUSet {
-	free := []cpuset.CPUSet{s.Default.CPUSet}
-	var held []cpuset.CPUSet
-	note := func(uid string, set topology.CPUSet) {
-		if live(uid) {
-			held = append(held, set.CPUSet)
-		} else {
-			free = append(free, set.CPUSet)
-		}
-	}
+// deviations are the CPUs that live pods hold and the next admission may give
+// away nevertheless, and those that nobody holds and it will not, once it has
+// taken back what ended pods held (cpumanager removeStaleState).
+func (s *CPUState) deviations(allocatable topology.CPUSet, live func(uid string) bool) (contended, leaked topology.CPUSet) {
+	freed := []cpuset.CPUSet{s.Default.CPUSet}
+	var sets []cpuset.CPUSet
 	for uid, containers := range s.Containers {
-		for _, set := range containers {
-			note(uid, set)
+		into := &freed
+		if live(uid) {
+			into = &sets
 		}
+		for _, set := range containers {
+			*into = append(*into, set.CPUSet)
+		}
+		// What a pod holds as a whole goes with the last of its containers.
+		*into = append(*into, s.Pods[uid].CPUSet)
 	}
-	for uid, set := range s.Pods {
-		note(uid, set)
-	}
-	return topology.CPUSet{CPUSet: cpuset.New().Union(free...).Intersection(cpuset.New().Union(held...))}
+	free, held := cpuset.New().Union(freed...), cpuset.New().Union(sets...)
+	return topology.CPUSet{CPUSet: free.Intersection(held)},
+		topology.CPUSet{CPUSet: allocatable.Difference(free).Difference(held)}
 }
 
 // accounts are those of the NUMA nodes whose account is not simply what they

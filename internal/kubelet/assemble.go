@@ -125,7 +125,7 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 	}
 	isLive := func(uid string) bool { return live[uid] }
 	if s.Config.CPUManagerPolicy == topology.CPUManagerStatic && !s.Lost.CPU {
-		state.Pools.Contended = s.CPU.contended(isLive)
+		state.Pools.Contended, state.Pools.Leaked = s.CPU.deviations(s.Allocatable.CPUs, isLive)
 	}
 	if s.Config.MemoryManagerPolicy == topology.MemoryManagerStatic && !s.Lost.Memory {
 		if accounts := s.Memory.accounts(isLive); len(accounts) > 0 {
@@ -133,7 +133,13 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 			state.Pools.MemoryElse = append(state.Pools.MemoryElse, accounts[1:]...)
 		}
 	}
-	state.Pools.Pools = pools(in.Pools, s.Allocatable.Devices, held)
+	registered := s.Devices.Registered
+	if s.Lost.Devices {
+		for i := range in.Pools {
+			registered = append(registered, in.Pools[i].Resource) // or so it seems from here
+		}
+	}
+	state.Pools.Pools = pools(in.Pools, s.Allocatable.Devices, held, registered)
 	return state, nil
 }
 

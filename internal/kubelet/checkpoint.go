@@ -20,6 +20,9 @@ type HeldDevice struct {
 // DeviceState is a kubelet's kubelet_internal_checkpoint.
 type DeviceState struct {
 	Held []HeldDevice // by pod UID, container, resource, id
+	// Registered are the resources that the kubelet knows, those without a
+	// healthy device too.
+	Registered []string
 	// Unknown names fields that this version does not understand.
 	Unknown []string
 }
@@ -50,7 +53,7 @@ func ParseDeviceState(b []byte) (DeviceState, error) {
 	if f.Data == nil {
 		return DeviceState{}, errors.New("decode kubelet_internal_checkpoint: no Data: the format is unknown")
 	}
-	s := DeviceState{Unknown: unknown}
+	s := DeviceState{Unknown: unknown, Registered: slices.Sorted(maps.Keys(f.Data.RegisteredDevices))}
 	for _, e := range f.Data.PodDeviceEntries {
 		for _, node := range slices.Sorted(maps.Keys(e.DeviceIDs)) {
 			for _, id := range e.DeviceIDs[node] {

@@ -52,13 +52,16 @@ func (index deviceIndex) place(h HeldDevice) (numaNodes []int, pf string) {
 }
 
 // pools are the plugin's own pools and those that the kubelet tells of other
-// plugins. held are all devices that pods hold.
-func pools(own []Pool, allocatable []HeldDevice, held map[deviceKey]HeldDevice) []topology.Pool {
+// plugins. held are all devices that pods hold. A pool that the kubelet has never
+// been told of is left out: to its admission there is no such resource.
+func pools(own []Pool, allocatable []HeldDevice, held map[deviceKey]HeldDevice, registered []string) []topology.Pool {
 	devices := map[string][]Device{}
 	policy := map[string]string{}
 	foreign := map[string]bool{}
 	for i := range own {
-		devices[own[i].Resource] = slices.Clone(own[i].Devices)
+		if len(own[i].Devices) > 0 {
+			devices[own[i].Resource] = slices.Clone(own[i].Devices)
+		}
 		policy[own[i].Resource] = own[i].AllocationPolicy
 	}
 	for _, d := range allocatable {
@@ -67,11 +70,16 @@ func pools(own []Pool, allocatable []HeldDevice, held map[deviceKey]HeldDevice) 
 			devices[d.Resource] = append(devices[d.Resource], Device{ID: d.ID, NUMANodes: d.NUMANodes, Healthy: true})
 		}
 	}
-	// A resource that pods hold and no plugin serves is still one to the kubelet
-	// (devicemanager isDevicePluginResource), with no healthy device.
+	// A resource without a healthy device is still one to the kubelet once it was
+	// registered, or while pods hold of it (devicemanager isDevicePluginResource).
+	registered = slices.Clip(registered)
 	for key := range held {
-		if _, ok := devices[key.resource]; !ok {
-			foreign[key.resource], devices[key.resource] = true, nil
+		registered = append(registered, key.resource)
+	}
+	for _, resource := range registered {
+		if _, ok := devices[resource]; !ok {
+			_, ours := policy[resource]
+			foreign[resource], devices[resource] = !ours, nil
 		}
 	}
 	for resource, list := range devices {

@@ -121,7 +121,7 @@ func TestParseDeviceState(t *testing.T) {
 				{PodUID: gpuUID, Container: "app", Resource: "vendor.example/gpu", ID: "gpu-7", NUMANodes: []int{0, 1}},
 				{PodUID: gpuUID, Container: "app", Resource: "vendor.example/gpu", ID: "gpu-8", NUMANodes: []int{1}},
 				{PodUID: goneUID, Container: "gone", Resource: "numalane.io/sriov", ID: "0000:af:02.0", NUMANodes: []int{1}},
-			}}
+			}, Registered: []string{"numalane.io/sriov", "vendor.example/fuse", "vendor.example/gpu"}}
 			if d := cmp.Diff(want, got); d != "" {
 				t.Error(d)
 			}

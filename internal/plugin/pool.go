@@ -39,6 +39,7 @@ type snapshot struct {
 	// its first device on, until the pool leaves the configuration and the
 	// last of its devices is free. Empty in between is allocatable 0.
 	advertise bool
+	exclude   bool // NUMA nodes are not told
 	devices   map[string]Device
 	list      *pluginapi.ListAndWatchResponse // by ID
 	healthy   int
@@ -75,7 +76,7 @@ func (h holders) other(id, resource string) (string, bool) {
 // that a pod holds under another resource, as after a change of configuration,
 // is Unhealthy here until it is free, or two pods would get it.
 func snapshotOf(p Pool, configured bool, h holders, prev *snapshot) *snapshot {
-	s := &snapshot{resource: p.Resource, policy: p.Policy, devices: make(map[string]Device, len(p.Devices))}
+	s := &snapshot{resource: p.Resource, policy: p.Policy, exclude: p.ExcludeTopology, devices: make(map[string]Device, len(p.Devices))}
 	for _, d := range p.Devices {
 		if r, held := h.other(d.ID, p.Resource); held {
 			d.Healthy = false
@@ -105,19 +106,27 @@ func snapshotOf(p Pool, configured bool, h holders, prev *snapshot) *snapshot {
 			health = pluginapi.Healthy
 			s.healthy++
 		}
-		s.list.Devices = append(s.list.Devices, &pluginapi.Device{ID: id, Health: health, Topology: topologyOf(d, p.ExcludeTopology)})
+		s.list.Devices = append(s.list.Devices, &pluginapi.Device{ID: id, Health: health, Topology: topologyOf(s.numaNodes(&d))})
 	}
 	return s
 }
 
+// numaNodes are those that the kubelet is told of a device.
+func (s *snapshot) numaNodes(d *Device) []int {
+	if s.exclude {
+		return nil
+	}
+	return d.NUMANodes
+}
+
 // topologyOf is nil for a device that does not say where it sits: -1 is the
 // kubelet's own marker (devicemanager nodeWithoutTopology) and never sent.
-func topologyOf(d Device, exclude bool) *pluginapi.TopologyInfo {
-	if exclude || len(d.NUMANodes) == 0 {
+func topologyOf(numaNodes []int) *pluginapi.TopologyInfo {
+	if len(numaNodes) == 0 {
 		return nil
 	}
 	t := &pluginapi.TopologyInfo{}
-	for _, n := range slices.Sorted(slices.Values(d.NUMANodes)) {
+	for _, n := range slices.Sorted(slices.Values(numaNodes)) {
 		t.Nodes = append(t.Nodes, &pluginapi.NUMANode{ID: int64(n)})
 	}
 	return t

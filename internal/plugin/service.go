@@ -123,7 +123,9 @@ func (s *snapshot) prefer(ids, mustInclude []string, size int) []string {
 			continue
 		}
 		seen[id] = true
-		available = append(available, allocator.Device{ID: id, NUMANodes: d.NUMANodes, PF: d.PF})
+		// By the NUMA nodes that the kubelet is told: what it is not told, no
+		// scheduler can foretell.
+		available = append(available, allocator.Device{ID: id, NUMANodes: s.numaNodes(&d), PF: d.PF})
 	}
 	if size <= 0 || len(available) == 0 {
 		return nil

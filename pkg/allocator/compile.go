@@ -191,6 +191,8 @@ func (c *compiler) cpus() error {
 	contended := n.cpu.bits(c.state.Pools.Contended)
 	contended = contended.and(&n.empty.cpus)
 	n.room.cpus = n.room.cpus.or(&contended)
+	leaked := n.cpu.bits(c.state.Pools.Leaked)
+	n.room.cpus = n.room.cpus.without(&leaked)
 	return nil
 }
 

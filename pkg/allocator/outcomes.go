@@ -60,6 +60,9 @@ func (n *Node) outcome(r *Request, f *fate) Outcome {
 	for i := range a.lands.list {
 		l := &a.lands.list[i]
 		l.Memory = slices.DeleteFunc(l.Memory, func(m topology.MemoryAllocation) bool { return m.Size == 0 })
+		if len(l.Memory) == 0 {
+			l.Memory = nil
+		}
 	}
 	after := *n
 	after.room = a.room

@@ -127,6 +127,10 @@ type NodePools struct {
 	// as well. On machines whose sockets or cores are not alike it counts part
 	// of one as a whole, and gives away what is taken (cpumanager isSocketFree, isCoreFree).
 	Contended CPUSet `json:"contended,omitzero"`
+	// Leaked are CPUs that no pod holds and the kubelet will not give away until
+	// its state file is removed: those of a pod with pod-level resources that it
+	// refused half-way (cpumanager allocatePodForAdd, removeStaleState).
+	Leaked CPUSet `json:"leaked,omitzero"`
 	// Memory is the memory manager's account of those NUMA nodes where it
 	// cannot be told from what pods hold: it depends on their order where
 	// allocations span NUMA nodes (memorymanager updateMachineState, releaseMemory).
