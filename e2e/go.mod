@@ -16,6 +16,7 @@ require (
 	github.com/google/cadvisor/lib v0.60.5
 	github.com/google/go-cmp v0.7.0
 	github.com/numalane/numalane v0.0.0
+	github.com/numalane/numalane/e2e/kubelets/wire v0.0.0
 	github.com/spf13/cobra v1.10.2
 	golang.org/x/sys v0.49.0
 	google.golang.org/grpc v1.85.0
@@ -211,6 +212,7 @@ require (
 
 replace (
 	github.com/numalane/numalane => ../
+	github.com/numalane/numalane/e2e/kubelets/wire => ./kubelets/wire
 	k8s.io/api => k8s.io/api v0.37.2
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.37.2
 	k8s.io/apimachinery => k8s.io/apimachinery v0.37.2

@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
@@ -77,8 +78,8 @@ func podTotals(pod *v1.Pod) []amount {
 
 // predicates are the kubelet's general ones as far as they count resources.
 // They come after the allocation: what a pod holds that they refuse is free
-// again with the next admission. A resource that the node does not have is
-// nothing to them. It returns the one that is short.
+// again with the next admission. An extended resource that the node does not have
+// is nothing to them. It returns the one that is short.
 func (a *admission) predicates(wants []amount) (short string, c cause) {
 	totals := a.node.totals
 	var loose int // of the unordered ones, how many are short
@@ -87,7 +88,14 @@ func (a *admission) predicates(wants []amount) (short string, c cause) {
 		for at < len(totals) && compareTotals(totals[at].name, w.name) < 0 {
 			at++
 		}
-		if at == len(totals) || totals[at].name != w.name || w.count == 0 || w.count <= a.allocatable(&totals[at])-totals[at].used {
+		var left int64
+		switch {
+		case at < len(totals) && totals[at].name == w.name:
+			left = a.allocatable(&totals[at]) - totals[at].used
+		case totals == nil || !isNative(w.name):
+			continue
+		}
+		if w.count == 0 || w.count <= left {
 			continue
 		}
 		if slices.Contains(fixedTotals[:], w.name) {
@@ -101,6 +109,12 @@ func (a *admission) predicates(wants []amount) (short string, c cause) {
 		return short, outOf
 	}
 	return "", none
+}
+
+// isNative tells of a resource that is not one of the fixed ones whether it is
+// Kubernetes' own: a node without it has none of it.
+func isNative(name string) bool {
+	return strings.HasPrefix(name, v1.ResourceHugePagesPrefix) || strings.Contains(name, v1.ResourceDefaultNamespacePrefix)
 }
 
 // allocatable is no less than what is given away: an unhealthy device that a

@@ -1,0 +1,10 @@
+// managers-1.36 drives the resource managers of kubelet 1.36: see package
+// managers.
+package main
+
+import (
+	"github.com/numalane/numalane/e2e/kubelets/managers"
+	"github.com/numalane/numalane/e2e/kubelets/v1_35/wiring"
+)
+
+func main() { managers.Main(wiring.New) }

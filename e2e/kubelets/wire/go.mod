@@ -1,0 +1,3 @@
+module github.com/numalane/numalane/e2e/kubelets/wire
+
+go 1.26.0

@@ -1,0 +1,130 @@
+package oracle
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/kubelet"
+	"github.com/numalane/numalane/internal/plugin"
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// parsePools reads a scenario's own pools through the product's configuration.
+func parsePools(pools []Pool) (*config.Config, error) {
+	type selectors struct {
+		RootDevices []string `json:"rootDevices"`
+	}
+	type resource struct {
+		Prefix          string    `json:"resourcePrefix"`
+		Name            string    `json:"resourceName"`
+		ExcludeTopology bool      `json:"excludeTopology"`
+		Selectors       selectors `json:"selectors"`
+	}
+	var doc struct {
+		Resources []resource `json:"resourceList"`
+	}
+	doc.Resources = []resource{} // none is no mistake, null is
+	for _, p := range pools {
+		prefix, name, _ := strings.Cut(p.Resource, "/")
+		roots := p.RootDevices
+		if len(roots) == 0 {
+			roots = []string{"ffff:ff:00.0"} // one that is not there: an empty selector takes every device
+		}
+		doc.Resources = append(doc.Resources, resource{prefix, name, p.ExcludeTopology, selectors{roots}})
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("encode pool configuration: %w", err)
+	}
+	c, err := config.Parse(text, "")
+	if err != nil {
+		return nil, fmt.Errorf("pool configuration: %w", err)
+	}
+	for i := range c.Pools {
+		c.Pools[i].AllocationPolicy = pools[i].AllocationPolicy // the format has no word for it yet
+	}
+	return c, nil
+}
+
+// ownPlugin is the product's plugin, as cmd/plugin wires it.
+type ownPlugin struct {
+	updates chan []plugin.Pool
+	stop    context.CancelFunc
+	done    chan error
+}
+
+func startOwnPlugin(ctx context.Context, socketDir string, held func() map[string][]string) *ownPlugin {
+	ctx, stop := context.WithCancel(ctx)
+	p := &ownPlugin{updates: make(chan []plugin.Pool), stop: stop, done: make(chan error, 1)}
+	servers := plugin.New(plugin.Options{SocketDir: socketDir, Held: held})
+	go func() { p.done <- servers.Run(ctx, p.updates) }()
+	return p
+}
+
+// update hands the pools over.
+func (p *ownPlugin) update(pools []plugin.Pool) error {
+	select {
+	case p.updates <- pools:
+		return nil
+	case err := <-p.done:
+		p.done <- err
+		return fmt.Errorf("the plugin has ended: %w", err)
+	}
+}
+
+// close ends the plugin and waits until its sockets are gone.
+func (p *ownPlugin) close() error {
+	p.stop()
+	return <-p.done
+}
+
+// advertised and published are a scan's pools for the kubelet and for the
+// annotations, as cmd/plugin makes them.
+
+func advertised(assigned []config.AssignedPool) []plugin.Pool {
+	pools := make([]plugin.Pool, len(assigned))
+	for i, a := range assigned {
+		pools[i] = plugin.Pool{Resource: a.Pool.Resource, Policy: a.Pool.AllocationPolicy, ExcludeTopology: a.Pool.ExcludeTopology}
+		for _, d := range a.Devices {
+			pools[i].Devices = append(pools[i].Devices, plugin.Device{
+				ID: d.Address.String(), NUMANodes: numaNodes(&d), PF: pfAddress(&d), Driver: d.Driver, IOMMUGroup: d.IOMMUGroup,
+				Healthy: healthy(&d), Problem: d.Problem,
+			})
+		}
+	}
+	return pools
+}
+
+func published(assigned []config.AssignedPool) []kubelet.Pool {
+	pools := make([]kubelet.Pool, len(assigned))
+	for i, a := range assigned {
+		pools[i] = kubelet.Pool{Resource: a.Pool.Resource, AllocationPolicy: string(a.Pool.AllocationPolicy)}
+		for _, d := range a.Devices {
+			out := kubelet.Device{ID: d.Address.String(), PF: pfAddress(&d), Healthy: healthy(&d)}
+			if !a.Pool.ExcludeTopology {
+				out.NUMANodes = numaNodes(&d)
+			}
+			pools[i].Devices = append(pools[i].Devices, out)
+		}
+	}
+	return pools
+}
+
+func healthy(d *topology.Device) bool { return d.Problem == "" && d.Driver != "" }
+
+func numaNodes(d *topology.Device) []int {
+	if d.NUMANode == topology.NoNUMANode {
+		return nil
+	}
+	return []int{d.NUMANode}
+}
+
+func pfAddress(d *topology.Device) string {
+	if d.VF == nil {
+		return ""
+	}
+	return d.VF.PF.String()
+}
