@@ -46,7 +46,7 @@ func (n *Node) admit(r *Request, roomBuf, reuseBuf []int64, f *fate) Verdict {
 	a.reuse.counts = append(reuseBuf, n.room.counts...)
 	clear(a.reuse.counts)
 	a.skipLast = n.cpu.even && !n.cpuOpts.acrossNUMA && n.totals == nil
-	return a.verdict(q, r.totals)
+	return a.verdict(q, n.countedOf(r))
 }
 
 // verdict lets the pod through the kubelet's two admit handlers that count
@@ -222,7 +222,7 @@ func (a *admission) allocate(c *container, q *ask, h hint) cause {
 			return cause
 		}
 	}
-	if n.memory && (len(c.memory) > 0 || n.emptyMemory && q.asWhole && q.guaranteed) {
+	if n.memory && (len(c.memory) > 0 || n.emptyMemory && q.guaranteed) {
 		return a.allocateMemory(c.kind, &c.demand, h)
 	}
 	return none

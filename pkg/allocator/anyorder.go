@@ -82,7 +82,7 @@ func (n *Node) byShape(rs []*Request) (kinds []*Request, counts []int) {
 	for _, r := range rs {
 		shape := r.shape
 		if n.totals != nil {
-			shape += fmt.Sprint(r.totals)
+			shape += fmt.Sprint(r.totals, r.unclaimed)
 		}
 		k, ok := index[shape]
 		if !ok {

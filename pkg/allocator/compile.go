@@ -73,8 +73,11 @@ func (c *compiler) kubelet() error {
 		return fmt.Errorf("unknown memory manager policy %q", k.MemoryPolicy)
 	}
 	n.podLevel = slices.Contains(k.FeatureGates, gatePodLevelManagers)
-	n.claims = k.Minor >= minorDRAClaims && slices.Contains(k.FeatureGates, gateDRAExtendedResource)
-	n.emptyMemory = n.podLevel && k.Minor < minorNoEmptyMemory
+	dra := slices.Contains(k.FeatureGates, gateDRAExtendedResource)
+	n.claims = dra && k.Minor >= minorDRAClaims
+	n.claimsUncounted = dra && k.Minor >= minorCountedDRA
+	n.absentIsDRA, n.zeroIsDRA = dra && k.Minor < minorCountedDRA, dra && k.Minor == minorCountedDRA-1
+	n.emptyMemory = k.Minor < minorNoEmptyMemory
 	n.cpuOpts.newDistribution = k.Minor >= minorDistribution
 	return nil
 }

@@ -101,8 +101,9 @@ func (a *admission) deviceLanes(p *pool, count int64, lanes uint64) uint64 {
 }
 
 // allocateDevices is devicemanager devicesToAllocate: what can be reused first,
-// then devices of the hint's NUMA nodes, then any; within each as the plugin
-// prefers, and where no plugin is asked at random.
+// then devices of the hint's NUMA nodes, then any; within each as our plugin
+// prefers, and where it is not asked in any way: what another vendor's prefers
+// is not known.
 func (a *admission) allocateDevices(kind containerKind, p *pool, count int64, h hint) bool {
 	if p.healthy == 0 {
 		return false // "no healthy devices present", whatever the number
@@ -139,9 +140,6 @@ func (a *admission) allocateDevices(kind containerKind, p *pool, count int64, h 
 	} else {
 		t.atRandom(free, withinHint) // all of them
 		t.preferred(free, everywhere)
-		// What no plugin chose comes from NUMA nodes outside the hint, then
-		// from devices without any.
-		t.atRandom(free, onNUMA)
 		t.atRandom(free, everywhere)
 	}
 	for i := range t.stocks {
@@ -172,23 +170,14 @@ type place uint8
 const (
 	everywhere place = iota
 	withinHint       // devices of the hint's NUMA nodes
-	onNUMA           // devices of any NUMA node, where there is a hint
 )
 
 func (t *taking) in(w place, i int) bool {
-	g := &t.pool.groups[i]
-	switch w {
-	case withinHint:
-		return g.touches(t.hint)
-	case onNUMA:
-		return t.hint != 0 && g.placed()
-	default:
-		return true
-	}
+	return w == everywhere || t.pool.groups[i].touches(t.hint)
 }
 
 // preferred takes what our plugin names out of the devices that are offered
-// (callGetPreferredAllocationIfAvailable). Another vendor's preference is not known.
+// (callGetPreferredAllocationIfAvailable).
 func (t *taking) preferred(from []int64, offered place) {
 	if t.pool.policy == "" || t.need <= 0 {
 		return
@@ -211,7 +200,7 @@ func (t *taking) preferred(from []int64, offered place) {
 }
 
 // atRandom takes what is still needed out of a part of the pool, in whatever
-// way: the kubelet goes through a map.
+// way: the kubelet goes through a map, or by another vendor's preference.
 func (t *taking) atRandom(from []int64, part place) {
 	var rest int64
 	for i := range t.stocks {

@@ -19,8 +19,13 @@ type Node struct {
 	// claims: extended resources that DRA serves take no device of a device
 	// plugin (devicemanager isDRAExtendedResource).
 	claims bool
-	// emptyMemory: the memory manager of 1.36 looks for room for nothing
-	// where a container of a pod with pod-level resources asks for no memory of its own.
+	// claimsUncounted: nor do the general predicates count them.
+	claimsUncounted bool
+	// absentIsDRA and zeroIsDRA: the general predicates leave what the node does
+	// not have, or has none of, to DRA (noderesources shouldDelegateResourceToDRA).
+	absentIsDRA, zeroIsDRA bool
+	// emptyMemory: the memory manager looks for room for nothing where a
+	// container of a Guaranteed pod asks for no memory.
 	emptyMemory bool
 
 	numaIDs   []int
@@ -64,6 +69,10 @@ const (
 	oldestMinor, newestMinor = 34, 37
 	// minorDRAClaims skips devices for extended resources that DRA serves.
 	minorDRAClaims = 35
+	// minorCountedDRA does not count those in the general predicates either, and
+	// counts all others. The one before it counts nothing of what the node has
+	// none of, and earlier ones nothing of what the node does not list.
+	minorCountedDRA = 36
 	// minorHostsOnly makes device hints only of NUMA nodes that host a device
 	// of the resource (devicemanager deviceNUMANodes).
 	minorHostsOnly = 36
@@ -111,6 +120,14 @@ func (n *Node) ask(r *Request) *ask {
 		return &r.managed
 	}
 	return &r.plain
+}
+
+// countedOf is what the general predicates count of a request.
+func (n *Node) countedOf(r *Request) []amount {
+	if n.claimsUncounted {
+		return r.unclaimed
+	}
+	return r.totals
 }
 
 // String is the room that is left, for people.

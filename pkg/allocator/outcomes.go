@@ -53,7 +53,7 @@ func (n *Node) outcome(r *Request, f *fate) Outcome {
 	q := n.ask(r)
 	a := admission{node: n, room: n.clone(), fate: f, memory: &reusableMemory{}, lands: &landings{node: n, ask: q}}
 	a.reuse.counts = make([]int64, len(n.room.counts))
-	v := a.verdict(q, r.totals)
+	v := a.verdict(q, n.countedOf(r))
 	if !v.OK() {
 		return Outcome{Verdict: v, After: n}
 	}

@@ -16,15 +16,16 @@ type Request struct {
 	// plain is how kubelets take it, managed how those with the gate
 	// PodLevelResourceManagers do. They differ for a pod with pod-level resources.
 	plain, managed ask
-	totals         []amount // what the general predicates count
-	shape          string   // the same for two pods that ask for the same
+	// What the general predicates count, with and without what DRA serves.
+	totals, unclaimed []amount
+	shape             string // the same for two pods that ask for the same
 }
 
 // ask is what the resource managers make of a pod.
 type ask struct {
 	containers []container // in admission order: init containers, then containers
 	pod        demand      // what pod scope asks for in one
-	guaranteed bool
+	guaranteed bool        // in the static managers' eyes
 	// asWhole: the pod has pod-level resources, and the managers serve it by these.
 	asWhole bool
 	// noSharedCPUs and noSharedMemory: its containers with CPUs or memory of
@@ -67,7 +68,7 @@ func NewRequest(pod *v1.Pod) *Request {
 	// Without the gate the static managers leave pods with pod-level resources
 	// in the shared pool (cpumanager getTopologyHintsForAdd, memorymanager GetTopologyHints).
 	r := &Request{plain: newAsk(pod, func(*v1.Container) bool { return guaranteed && !podLevel })}
-	r.plain.pod = podDemand(r.plain.containers)
+	r.plain.pod, r.plain.guaranteed = podDemand(r.plain.containers), guaranteed && !podLevel
 	r.managed = r.plain
 	if podLevel {
 		r.managed = newAsk(pod, func(c *v1.Container) bool { return guaranteed && guaranteedResources(&c.Resources) })
@@ -79,7 +80,7 @@ func NewRequest(pod *v1.Pod) *Request {
 		}
 		r.managed.checkShared()
 	}
-	r.totals = podTotals(pod)
+	r.totals, r.unclaimed = podTotals(pod)
 	r.shape = r.plain.shape() + r.managed.shape()
 	return r
 }

@@ -47,23 +47,29 @@ func compareTotals(a, b string) int {
 	return 1
 }
 
-// podTotals is what a pod adds to the sums, without what DRA serves
+// podTotals is what a pod adds to the sums. unclaimed is without what DRA serves
 // (lifecycle removeMissingExtendedResources).
-func podTotals(pod *v1.Pod) []amount {
-	if pod.Status.ExtendedResourceClaimStatus != nil {
-		pod = pod.DeepCopy()
-		drop := func(cs []v1.Container) {
-			for i := range cs {
-				for name := range cs[i].Resources.Requests {
-					if isClaimed(pod, cs[i].Name, string(name)) {
-						delete(cs[i].Resources.Requests, name)
-					}
+func podTotals(pod *v1.Pod) (all, unclaimed []amount) {
+	all = sumsOf(pod)
+	if pod.Status.ExtendedResourceClaimStatus == nil {
+		return all, all
+	}
+	pod = pod.DeepCopy()
+	drop := func(cs []v1.Container) {
+		for i := range cs {
+			for name := range cs[i].Resources.Requests {
+				if isClaimed(pod, cs[i].Name, string(name)) {
+					delete(cs[i].Resources.Requests, name)
 				}
 			}
 		}
-		drop(pod.Spec.InitContainers)
-		drop(pod.Spec.Containers)
 	}
+	drop(pod.Spec.InitContainers)
+	drop(pod.Spec.Containers)
+	return all, sumsOf(pod)
+}
+
+func sumsOf(pod *v1.Pod) []amount {
 	out := []amount{{name: "pods", count: 1}}
 	for name, q := range resource.PodRequests(pod, resource.PodResourcesOptions{}) {
 		count := q.Value()
@@ -88,14 +94,17 @@ func (a *admission) predicates(wants []amount) (short string, c cause) {
 		for at < len(totals) && compareTotals(totals[at].name, w.name) < 0 {
 			at++
 		}
-		var left int64
+		var allocatable, used int64
 		switch {
 		case at < len(totals) && totals[at].name == w.name:
-			left = a.allocatable(&totals[at]) - totals[at].used
-		case totals == nil || !isNative(w.name):
+			allocatable, used = a.allocatable(&totals[at]), totals[at].used
+			if allocatable == 0 && a.node.zeroIsDRA && !slices.Contains(fixedTotals[:], w.name) {
+				continue
+			}
+		case totals == nil || a.node.absentIsDRA || !isNative(w.name):
 			continue
 		}
-		if w.count == 0 || w.count <= left {
+		if w.count == 0 || w.count <= allocatable-used {
 			continue
 		}
 		if slices.Contains(fixedTotals[:], w.name) {

@@ -58,15 +58,15 @@ func New(ctx context.Context, s *managers.Setup) (managers.Wiring, error) {
 	if w.devices, err = newDeviceManager(logger, s.RegistrationSocket(), machine.Topology, w.topology); err != nil {
 		return nil, err
 	}
-	w.topology.AddHintProvider(w.devices)
+	w.topology.AddHintProvider(logger, w.devices)
 	if w.cpus, err = cpumanager.NewManager(logger, c.CPUManagerPolicy, c.CPUManagerPolicyOptions, c.CPUManagerReconcilePeriod.Duration, machine, w.reserved.CPUs, w.reserved.Resources, s.Dir, w.topology); err != nil {
 		return nil, err
 	}
-	w.topology.AddHintProvider(w.cpus)
+	w.topology.AddHintProvider(logger, w.cpus)
 	if w.memory, err = memorymanager.NewManager(logger, c.MemoryManagerPolicy, machine, w.reserved.Resources, c.ReservedMemory, s.Dir, w.topology); err != nil {
 		return nil, err
 	}
-	w.topology.AddHintProvider(w.memory)
+	w.topology.AddHintProvider(logger, w.memory)
 	return w, nil
 }
 
