@@ -146,47 +146,53 @@ func (n *node) advertise() error {
 	if _, err := n.managers.must(wire.Command{Await: devices}); err != nil {
 		return fmt.Errorf("wait for the plugins' devices: %w", err)
 	}
+	if len(devices) == 0 {
+		return nil
+	}
 	return n.awaitCheckpoint(devices)
 }
 
+// checkpointTimeout is far above what the kubelet takes to write a file.
+const checkpointTimeout = 2 * time.Second
+
 // awaitCheckpoint waits for the file that the kubelet writes after it counts
-// a resource's devices (devicemanager genericDeviceUpdateCallback).
+// a resource's devices (devicemanager genericDeviceUpdateCallback). It may never
+// come to list them all: where several resources change at once, the kubelet may
+// write an older list over a newer one (writeCheckpoint).
 func (n *node) awaitCheckpoint(devices []wire.Devices) error {
 	tick := time.NewTicker(200 * time.Microsecond)
 	defer tick.Stop()
-	timeout := time.After(commandTimeout)
+	timeout := time.After(checkpointTimeout)
 	for {
-		missing := n.unregistered(devices)
-		if missing == nil {
+		listed, err := n.registered()
+		if err == nil && !slices.ContainsFunc(devices, func(d wire.Devices) bool { return listed[d.Resource] != d.Allocatable }) {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-timeout:
-			return fmt.Errorf("wait for the kubelet to write down its devices: %w", missing)
+			return err
 		}
 	}
 }
 
-// unregistered tells what the kubelet's checkpoint lacks of these devices.
-func (n *node) unregistered(devices []wire.Devices) error {
-	if len(devices) == 0 {
-		return nil
-	}
+// registered counts the healthy devices of each resource in the kubelet's checkpoint.
+func (n *node) registered() (map[string]int, error) {
 	text, err := os.ReadFile(filepath.Join(n.socketDir(), "kubelet_internal_checkpoint"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	state, err := kubelet.ParseDeviceState(text)
-	if err != nil {
-		return err // torn, perhaps
+	var file struct {
+		Data struct{ RegisteredDevices map[string][]string }
 	}
-	for _, d := range devices {
-		if !slices.Contains(state.Registered, d.Resource) {
-			return fmt.Errorf("%s is not in it", d.Resource)
-		}
+	if err := json.Unmarshal(text, &file); err != nil {
+		return nil, fmt.Errorf("decode kubelet_internal_checkpoint: %w", err)
 	}
-	return nil
+	counts := make(map[string]int, len(file.Data.RegisteredDevices))
+	for resource, ids := range file.Data.RegisteredDevices {
+		counts[resource] = len(ids)
+	}
+	return counts, nil
 }
 
 // devices are what the kubelet must count of each resource.
