@@ -148,26 +148,44 @@ func answer(admit bool, reason string) string {
 
 // othersChanged tells of another pod that holds something else than before.
 func othersChanged(h *happened) string {
-	except := func(held map[string]string) map[string]string {
-		m := maps.Clone(held)
-		delete(m, string(h.pod.UID))
-		return m
-	}
-	before, after := except(h.before.held), except(h.after.held)
-	if maps.Equal(before, after) {
+	before, after := othersOf(h.before, string(h.pod.UID)), othersOf(h.after, string(h.pod.UID))
+	if reflect.DeepEqual(before, after) {
 		return ""
 	}
 	return "another pod's allocation changed (-before +after):\n" + cmp.Diff(before, after)
 }
 
+// others are what pods hold. Of two that the API does not have and that hold the
+// like, nobody can tell which one the kubelet still counts.
+type others struct {
+	Held    map[string]string // by UID
+	Unowned []string
+}
+
+func othersOf(o *observed, except string) others {
+	all := others{Held: map[string]string{}}
+	for _, a := range o.Held {
+		if a.UID != except {
+			all.Held[a.UID] = o.held[a.UID]
+		}
+	}
+	for _, a := range o.Pools.Unowned {
+		if a.UID != except {
+			all.Unowned = append(all.Unowned, strings.ReplaceAll(o.held[a.UID], a.UID, ""))
+		}
+	}
+	slices.Sort(all.Unowned)
+	return all
+}
+
 // accountsChanged tells that the kubelet's accounts are not what its pods hold
 // in another way than before. A refusal may come to that where machines are
-// uneven: what the pod had got before it was refused, the kubelet takes back
+// uneven, or with pod-level resources: what the pod had got before it was refused, the kubelet takes back
 // from others as well (memorymanager releaseMemory, cpumanager releaseCPUs).
 // Nobody has to foretell it, for the node says it.
 func accountsChanged(h *happened) bool {
 	before, after := h.before.Pools, h.after.Pools
-	return !before.Contended.Equal(after.Contended) || !reflect.DeepEqual(before.Memory, after.Memory) ||
+	return !before.Contended.Equal(after.Contended) || !before.Leaked.Equal(after.Leaked) || !reflect.DeepEqual(before.Memory, after.Memory) ||
 		!reflect.DeepEqual(before.MemoryElse, after.MemoryElse)
 }
 

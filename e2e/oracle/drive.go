@@ -203,8 +203,8 @@ func (n *node) restart(ctx context.Context, step *Step) error {
 		return err
 	}
 	for _, p := range n.running() {
-		if resource.IsPodLevelResourcesSet(p.Pod) {
-			continue // it is given CPUs and memory anew (cpumanager allocatePodForAdd)
+		if p.static || resource.IsPodLevelResourcesSet(p.Pod) {
+			continue // it may be taken for a like one, or is given CPUs and memory anew (cpumanager allocatePodForAdd)
 		}
 		if uid := string(p.UID); before.held[uid] != after.held[uid] {
 			return fmt.Errorf("restart: pod %s held %s and now holds %s", uid, before.held[uid], after.held[uid])

@@ -101,10 +101,11 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 	numa, index := numaOf(in.Host), indexDevices(in.Pools)
 	held := map[deviceKey]HeldDevice{}
 	live := map[string]bool{}
+	active := s.stillActive(byUID, pods)
 	for _, uid := range slices.Sorted(maps.Keys(byUID)) {
 		h := byUID[uid]
 		pod, known := pods.byUID[uid]
-		if known && pod.Ended || !known && !s.stillActive(h, pods) {
+		if known && pod.Ended || !known && !active[uid] {
 			continue
 		}
 		live[uid] = true
@@ -188,19 +189,40 @@ func (s *Snapshot) standIn(byUID map[string]holding, pods podIndex) {
 	}
 }
 
-// stillActive tells of a pod that the API does not have whether the kubelet
-// counts it: a static pod without its mirror does, a deleted pod does not, and
-// what it held is free at the next admission. Counting that as held would keep
-// the very admission away that frees it. Without an answer it counts.
-func (s *Snapshot) stillActive(h holding, pods podIndex) bool {
-	if s.Active == nil {
-		return true
-	}
-	for i := range s.Active {
-		a := &s.Active[i]
-		if _, ofAPI := pods.byName[podName{a.Namespace, a.Name}]; !ofAPI && a.held.overlaps(h) {
-			return true
+// stillActive are those pods that hold something, that the API does not have and
+// that the kubelet counts: a static pod without its mirror it does, a deleted pod
+// it does not, and what that held is free at the next admission. Counting it as
+// held would keep the very admission away that frees it. PodResources names no
+// UID, so each pod that it lists vouches for one that holds a device or a CPU of
+// its, or else memory like its. Without an answer all count.
+func (s *Snapshot) stillActive(byUID map[string]holding, pods podIndex) map[string]bool {
+	var unknown []string
+	for _, uid := range slices.Sorted(maps.Keys(byUID)) {
+		if _, known := pods.byUID[uid]; !known {
+			unknown = append(unknown, uid)
 		}
 	}
-	return false
+	active := map[string]bool{}
+	if s.Active == nil {
+		for _, uid := range unknown {
+			active[uid] = true
+		}
+		return active
+	}
+	var witnesses []holding
+	for i := range s.Active {
+		if _, ofAPI := pods.byName[podName{s.Active[i].Namespace, s.Active[i].Name}]; !ofAPI {
+			witnesses = append(witnesses, s.Active[i].held)
+		}
+	}
+	for _, alike := range []func(a, b *share) bool{(*share).overlaps, (*share).hasLikeMemory} {
+		for _, uid := range unknown {
+			at := slices.IndexFunc(witnesses, func(w holding) bool { return w.anyOf(byUID[uid], alike) })
+			if !active[uid] && at >= 0 {
+				active[uid] = true
+				witnesses = slices.Delete(witnesses, at, at+1)
+			}
+		}
+	}
+	return active
 }

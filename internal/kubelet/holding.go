@@ -48,12 +48,11 @@ func (h holding) asWhole(cpus topology.CPUSet, memory []topology.MemoryAllocatio
 	whole.cpus, whole.memory = cpus, memory
 }
 
-// overlaps tells whether two holdings have a device, a CPU or a block of
-// memory in common.
-func (h holding) overlaps(o holding) bool {
+// anyOf tells whether two holdings have a share each that are alike.
+func (h holding) anyOf(o holding, alike func(a, b *share) bool) bool {
 	for _, a := range h {
 		for _, b := range o {
-			if a.overlaps(b) {
+			if alike(a, b) {
 				return true
 			}
 		}
@@ -61,23 +60,20 @@ func (h holding) overlaps(o holding) bool {
 	return false
 }
 
+// overlaps tells whether two shares have a device or a CPU in common.
 func (s *share) overlaps(o *share) bool {
-	if !s.cpus.Intersection(o.cpus.CPUSet).IsEmpty() {
-		return true
-	}
-	for _, d := range s.devices {
-		if slices.ContainsFunc(o.devices, func(e HeldDevice) bool { return d.Resource == e.Resource && d.ID == e.ID }) {
-			return true
-		}
-	}
-	for _, m := range s.memory {
-		if slices.ContainsFunc(o.memory, func(n topology.MemoryAllocation) bool {
+	return !s.cpus.Intersection(o.cpus.CPUSet).IsEmpty() || slices.ContainsFunc(s.devices, func(d HeldDevice) bool {
+		return slices.ContainsFunc(o.devices, func(e HeldDevice) bool { return d.Resource == e.Resource && d.ID == e.ID })
+	})
+}
+
+// hasLikeMemory tells whether two shares have a block of memory that is alike.
+func (s *share) hasLikeMemory(o *share) bool {
+	return slices.ContainsFunc(s.memory, func(m topology.MemoryAllocation) bool {
+		return slices.ContainsFunc(o.memory, func(n topology.MemoryAllocation) bool {
 			return m.Type == n.Type && m.Size == n.Size && slices.Equal(m.NUMANodes, n.NUMANodes)
-		}) {
-			return true
-		}
-	}
-	return false
+		})
+	})
 }
 
 // holdings joins the three managers' accounts, by pod UID.

@@ -126,18 +126,29 @@ func isNative(name string) bool {
 	return strings.HasPrefix(name, v1.ResourceHugePagesPrefix) || strings.Contains(name, v1.ResourceDefaultNamespacePrefix)
 }
 
-// allocatable is no less than what is given away: an unhealthy device that a
-// pod holds still counts (devicemanager sanitizeNodeAllocatable).
+// allocatable is no less than what is given away, for a pod that was given any
+// device: an unhealthy one that a pod holds counts again (devicemanager
+// UpdatePluginResources, sanitizeNodeAllocatable).
 func (a *admission) allocatable(t *total) int64 {
 	p := a.node.poolOf(t.name)
-	if p == nil {
+	if p == nil || !a.gaveDevices() {
 		return t.allocatable
 	}
-	held := p.held
-	for i := range p.groups {
-		held += a.node.room.counts[p.at+i] - a.room.counts[p.at+i]
+	return max(t.allocatable, p.held+a.given(p))
+}
+
+// given is the number of a pool's devices that the pod took.
+func (a *admission) given(p *pool) int64 {
+	return sum(a.node.room.counts[p.at:p.at+len(p.groups)]) - sum(a.room.counts[p.at:p.at+len(p.groups)])
+}
+
+func (a *admission) gaveDevices() bool {
+	for i := range a.node.pools {
+		if a.given(&a.node.pools[i]) > 0 {
+			return true
+		}
 	}
-	return max(t.allocatable, held)
+	return false
 }
 
 // totalsAfter are the sums once the pod is admitted.
