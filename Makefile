@@ -22,12 +22,18 @@ FUZZTIME ?= 20s
 BENCH ?= .
 PKG ?= ./...
 E2E := cd e2e &&
+CASES ?= 100000
+KUBELETS ?= 1.34 1.35 1.36 1.37
+NEWEST := 1.37
+KUBELET := kubelets/v$(subst .,_,$(NEWEST))
+comma := ,
+space := $() $()
 
 .PHONY: help
 help: ## list the targets
 	echo "numalane: NUMA-local SR-IOV scheduling for Kubernetes"
 	echo
-	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build numalane-plugin and numalane-extender into bin/
@@ -40,7 +46,7 @@ demo: binaries ## show the problem and the cure on a real Kubernetes (needs root
 	$(E2E) .cache/bin/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 .PHONY: test
-test: test-unit test-lane ## prove it: unit tests of both modules, fuzz seeds, and the lane on real parts
+test: test-unit test-lane test-oracle ## prove it: unit tests, fuzz seeds, the lane on real parts, and the oracle on the newest kubelet
 
 .PHONY: test-unit
 test-unit: ## unit tests and fuzz seeds of both modules
@@ -59,6 +65,18 @@ test-race: ## unit tests with the race detector (product module only; needs a C 
 test-lane: binaries ## real control plane, real kubelets, our real binaries (needs root)
 	echo "the lane, on real parts"
 	$(E2E) go test -count=1 -v -p 1 -timeout 20m ./cluster .
+
+.PHONY: test-oracle
+test-oracle: ## a few thousand random admissions by the real managers of the newest kubelet, all foretold
+	$(E2E) go run ./cmd/build -kubelets $(NEWEST)
+	echo "the oracle, on kubelet $(NEWEST)"
+	$(E2E) cd $(KUBELET) && go test -count=1 ./...
+	$(E2E) go test -count=1 -v -timeout 10m ./oracle
+
+.PHONY: oracle
+oracle: ## CASES (100000) random admissions by the real managers of KUBELETS (all four), all foretold; SEED=n repeats, RESUME=1 goes on
+	$(E2E) go run ./cmd/build -kubelets "$(KUBELETS)"
+	$(E2E) .cache/bin/oracle --cases $(CASES) --kubelets $(subst $(space),$(comma),$(strip $(KUBELETS))) $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0,$(RESUME)),--resume)
 
 .PHONY: binaries
 binaries: ## build Kubernetes and our binaries for the lane into e2e/.cache/bin
@@ -81,19 +99,22 @@ bench: ## run the benchmarks BENCH (all) of PKG (./...)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 
 .PHONY: lint
-lint: tools ## golangci-lint on both modules
+lint: tools ## golangci-lint on the product, e2e/ and the newest kubelet
 	echo "golangci-lint: the product"
 	$(TOOLS)/golangci-lint run ./...
 	echo "golangci-lint: e2e/"
 	$(E2E) ../$(TOOLS)/golangci-lint run ./...
+	echo "golangci-lint: e2e/kubelets/, with the newest kubelet"
+	$(E2E) cd kubelets/wire && ../../../$(TOOLS)/golangci-lint run ./...
+	$(E2E) cd $(KUBELET) && ../../../$(TOOLS)/golangci-lint run ./... && go vet github.com/numalane/numalane/e2e/kubelets/managers/...
 
 .PHONY: fmt
 fmt: tools ## format with gofumpt
 	git ls-files -z --cached --others --exclude-standard --deduplicate '*.go' | xargs -0 $(TOOLS)/gofumpt -w
 
 .PHONY: verify
-verify: ## go.mod of both modules is tidy, and go vet finds nothing
-	for m in . e2e; do echo "go mod tidy changes nothing: $$m"; (cd "$$m" && go mod tidy -diff); done
+verify: ## every go.mod is tidy, and go vet finds nothing
+	for m in . e2e e2e/kubelets/*/; do echo "go mod tidy changes nothing: $$m"; (cd "$$m" && go mod tidy -diff); done
 	echo "go vet"
 	go vet ./...
 

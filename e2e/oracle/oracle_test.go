@@ -26,7 +26,7 @@ func TestOracle(t *testing.T) {
 	cache := filepath.Join("..", ".cache")
 	o := oracle.Options{
 		Binaries: filepath.Join(cache, "bin"), Cache: filepath.Join(cache, "oracle"), Kubelets: []int{37},
-		Cases: number(t, "ORACLE_CASES", 2000), Seed: uint64(number(t, "SEED", 1)), Workers: runtime.NumCPU(),
+		Cases: number(t, "ORACLE_CASES", 4000), Seed: uint64(number(t, "SEED", 1)), Workers: runtime.NumCPU(),
 	}
 	report, err := oracle.Run(context.WithoutCancel(t.Context()), o)
 	if err != nil {

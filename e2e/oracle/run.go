@@ -176,7 +176,9 @@ func (r *run) live(ctx context.Context, w *worker, t ticket) (*result, error) {
 	steps, err := w.live(ctx, s, g, t.cases, watch)
 	s.Steps = steps
 	switch {
-	case err == nil || ctx.Err() != nil:
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err == nil:
 		return res, nil
 	case errors.Is(err, errRefusesToStart):
 		res.unstarted = err.Error()
@@ -191,7 +193,7 @@ func (r *run) live(ctx context.Context, w *worker, t ticket) (*result, error) {
 		shrink(ctx, w, res.mismatch)
 	}
 	if ctx.Err() != nil {
-		return res, nil
+		return nil, ctx.Err()
 	}
 	return res, res.mismatch.Write(filepath.Join(r.o.Cache, fmt.Sprintf("mismatch-%d-1.%d-%d.json", s.Seed, s.Minor, s.Index)))
 }

@@ -74,19 +74,34 @@ func TestMemoryAccounts(t *testing.T) {
 			[2]uint64{3, 0}, [2][]int{first, second}, [2]int{1, 0}, []bytesOf{{"a", first, 3}}, nil, nil, nil,
 		},
 		"memory that spans NUMA nodes": {
-			[2]uint64{10, 2}, [2][]int{both, both}, [2]int{1, 1}, []bytesOf{{"a", both, 12}}, []string{"a"},
-			[]topology.MemoryAccount{of(0, 0, 0, 1), of(1, 8, 0, 1)}, nil,
+			[2]uint64{10, 2},
+			[2][]int{both, both},
+			[2]int{1, 1},
+			[]bytesOf{{"a", both, 12}},
+			[]string{"a"},
+			[]topology.MemoryAccount{of(0, 0, 0, 1), of(1, 8, 0, 1)},
+			nil,
 		},
 		// a took 6 and 2 of node 0, b 2 and 8 of both; a's are given back from node 0 alone.
 		"what is given back is taken from the lower NUMA node": {
-			[2]uint64{10, 6}, [2][]int{both, both}, [2]int{2, 2}, []bytesOf{{"a", both, 8}, {"b", both, 8}}, []string{"b"},
-			[]topology.MemoryAccount{of(0, 8, 0, 1), of(1, 4, 0, 1)}, nil,
+			[2]uint64{10, 6},
+			[2][]int{both, both},
+			[2]int{2, 2},
+			[]bytesOf{{"a", both, 8}, {"b", both, 8}},
+			[]string{"b"},
+			[]topology.MemoryAccount{of(0, 8, 0, 1), of(1, 4, 0, 1)},
+			nil,
 		},
 		// Node 0 counts 6 bytes given away, node 1 counts 4. Giving back 5 and then 6
 		// leaves less on node 1 than the other way about.
 		"in which order what ended pods held is given back": {
-			[2]uint64{6, 4}, [2][]int{first, both}, [2]int{2, 1}, []bytesOf{{"a", both, 5}, {"b", first, 6}}, nil,
-			[]topology.MemoryAccount{of(1, 6)}, [][]topology.MemoryAccount{nil},
+			[2]uint64{6, 4},
+			[2][]int{first, both},
+			[2]int{2, 1},
+			[]bytesOf{{"a", both, 5}, {"b", first, 6}},
+			nil,
+			[]topology.MemoryAccount{of(1, 6)},
+			[][]topology.MemoryAccount{nil},
 		},
 	}
 	for name, tt := range tests {
@@ -143,10 +158,16 @@ func TestKnownPools(t *testing.T) {
 		s    kubelet.Snapshot
 		want []string
 	}{
-		{"registered", kubelet.Snapshot{Devices: kubelet.DeviceState{Registered: []string{"numalane.io/emptied", "vendor.example/gone"}}},
-			[]string{"numalane.io/emptied", "numalane.io/full", "vendor.example/gone foreign"}},
-		{"checkpoint lost", kubelet.Snapshot{Lost: kubelet.Lost{Devices: true}},
-			[]string{"numalane.io/emptied", "numalane.io/full", "numalane.io/new"}},
+		{
+			"registered",
+			kubelet.Snapshot{Devices: kubelet.DeviceState{Registered: []string{"numalane.io/emptied", "vendor.example/gone"}}},
+			[]string{"numalane.io/emptied", "numalane.io/full", "vendor.example/gone foreign"},
+		},
+		{
+			"checkpoint lost",
+			kubelet.Snapshot{Lost: kubelet.Lost{Devices: true}},
+			[]string{"numalane.io/emptied", "numalane.io/full", "numalane.io/new"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			state, err := kubelet.Assemble(&tt.s, in)

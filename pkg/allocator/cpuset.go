@@ -9,10 +9,7 @@ const maxCPUs = 1024
 // cpuBits is a set of CPUs, by their position in cpuTopology.ids.
 type cpuBits [maxCPUs / 64]uint64
 
-func (s *cpuBits) add(i int)      { s[i>>6] |= 1 << (i & 63) }
-func (s *cpuBits) has(i int) bool { return s[i>>6]&(1<<(i&63)) != 0 }
-
-func (s *cpuBits) isEmpty() bool { return *s == cpuBits{} }
+func (s *cpuBits) add(i int) { s[i>>6] |= 1 << (i & 63) }
 
 func (s *cpuBits) size() int {
 	n := 0

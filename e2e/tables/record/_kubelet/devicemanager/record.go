@@ -397,6 +397,9 @@ func (recordedEndpoint) socketPath() string           { return "" }
 type recordedCheckpoints struct{}
 
 func (recordedCheckpoints) CreateCheckpoint(string, checkpointmanager.Checkpoint) error { return nil }
-func (recordedCheckpoints) GetCheckpoint(string, checkpointmanager.Checkpoint) error    { return nil }
-func (recordedCheckpoints) RemoveCheckpoint(string) error                               { return nil }
-func (recordedCheckpoints) ListCheckpoints() ([]string, error)                          { return nil, nil }
+
+func (recordedCheckpoints) GetCheckpoint(string, checkpointmanager.Checkpoint) error { return nil }
+
+func (recordedCheckpoints) RemoveCheckpoint(string) error { return nil }
+
+func (recordedCheckpoints) ListCheckpoints() ([]string, error) { return nil, nil }
