@@ -1,6 +1,9 @@
 package allocator
 
-import "math"
+import (
+	"math"
+	"math/bits"
+)
 
 // takeDistributed is takeByTopologyNUMADistributed, for the option
 // distribute-cpus-across-numa: the fewest NUMA nodes that share the CPUs evenly
@@ -33,7 +36,7 @@ func (t *cpuTopology) takeDistributed(available *cpuBits, count, group int, o *c
 // distribution is the search for the NUMA nodes to share CPUs.
 type distribution struct {
 	t        *cpuTopology
-	numas    []int // with free CPUs, in the kubelet's order
+	numas    []int // with free CPUs, in the kubelet's order; one that lies in two sockets may come twice
 	free     []int // free CPUs by NUMA node
 	count    int
 	group    int
@@ -52,7 +55,7 @@ func (d *distribution) sizes() (least, most int) {
 	groups := (len(d.t.ids)-1)/d.group + 1
 	perNUMA := (groups-1)/d.t.withCPUs + 1
 	needed := (d.count-1)/d.group + 1
-	return (needed-1)/perNUMA + 1, min(needed, len(d.numas))
+	return (needed-1)/perNUMA + 1, min(needed, bits.OnesCount64(maskOf(d.numas)))
 }
 
 // best looks at all sets of k NUMA nodes.
@@ -82,8 +85,10 @@ func (d *distribution) best(k int) {
 // share is how many CPUs each NUMA node of the combination gives, if all can.
 func (d *distribution) share(combo []int) (each int, ok bool) {
 	all, groups := 0, 0
+	for mask := maskOf(combo); mask != 0; mask &= mask - 1 {
+		all += d.free[firstBit(mask)]
+	}
 	for _, n := range combo {
-		all += d.free[n]
 		groups += d.free[n] / d.group
 	}
 	if all < d.count || groups*d.group < d.count {
@@ -170,16 +175,26 @@ func (d *distribution) deal(free, from []int, left int) bool {
 
 // deviation is the kubelet's balance score, rounded as it does.
 func (d *distribution) deviation(after []int) float64 {
-	sum := 0.0
-	for _, n := range d.numas {
-		sum += float64(after[n])
+	numas := maskOf(d.numas)
+	sum, count := 0.0, float64(bits.OnesCount64(numas))
+	for mask := numas; mask != 0; mask &= mask - 1 {
+		sum += float64(after[firstBit(mask)])
 	}
-	mean := thousandths(sum / float64(len(d.numas)))
+	mean := thousandths(sum / count)
 	sum = 0
-	for _, n := range d.numas {
-		sum += (float64(after[n]) - mean) * (float64(after[n]) - mean)
+	for mask := numas; mask != 0; mask &= mask - 1 {
+		off := float64(after[firstBit(mask)]) - mean
+		sum += off * off
 	}
-	return thousandths(math.Sqrt(sum / float64(len(d.numas))))
+	return thousandths(math.Sqrt(sum / count))
+}
+
+func maskOf(list []int) uint64 {
+	var mask uint64
+	for _, i := range list {
+		mask |= 1 << i
+	}
+	return mask
 }
 
 func thousandths(x float64) float64 { return math.Round(x*1000) / 1000 }
