@@ -50,7 +50,7 @@ const progressEvery = 10 * time.Second
 func Run(ctx context.Context, o Options) (*Report, error) {
 	for _, minor := range o.Kubelets {
 		if _, err := os.Stat(binaryOf(o.Binaries, minor)); err != nil {
-			return nil, fmt.Errorf("there is no program of kubelet 1.%d (make oracle-kubelets builds them): %w", minor, err)
+			return nil, fmt.Errorf("there is no program of kubelet 1.%d (make oracle builds it): %w", minor, err)
 		}
 	}
 	r := &run{o: o, begun: time.Now(), book: newBook(&o)}
