@@ -3,6 +3,7 @@ package oracle
 import (
 	v1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/component-helpers/resource"
 )
 
 // podLevel gives the pod resources as a whole. Its containers share them or
@@ -56,6 +57,12 @@ func (m *podMaker) podLevel(p *v1.Pod, all []*v1.Container) {
 		}
 	}
 	m.podHugepages(whole, all)
+	// What the API fills in (apis/core/v1 defaultPodRequests).
+	for name, q := range resource.AggregateContainerRequests(p, resource.PodResourcesOptions{}) {
+		if _, set := whole.Requests[name]; !set && (name == v1.ResourceCPU || name == v1.ResourceMemory) {
+			whole.Requests[name] = q
+		}
+	}
 }
 
 // podHugepages are the pod's, of which a container may have a part.

@@ -22,11 +22,15 @@ func (s *CPUState) deviations(allocatable topology.CPUSet, live func(uid string)
 		if live(uid) {
 			into = &sets
 		}
+		// What a pod holds as a whole goes with the last of its containers, and
+		// their parts of it count for nothing.
+		if whole, ok := s.Pods[uid]; ok {
+			*into = append(*into, whole.CPUSet)
+			continue
+		}
 		for _, set := range containers {
 			*into = append(*into, set.CPUSet)
 		}
-		// What a pod holds as a whole goes with the last of its containers.
-		*into = append(*into, s.Pods[uid].CPUSet)
 	}
 	free, held := cpuset.New().Union(freed...), cpuset.New().Union(sets...)
 	return topology.CPUSet{CPUSet: free.Intersection(held)},

@@ -122,14 +122,20 @@ func TestMemoryAccounts(t *testing.T) {
 // holds as a whole is lost.
 func TestCPUDeviations(t *testing.T) {
 	state, err := kubelet.ParseCPUState([]byte(`{"policyName":"static","defaultCpuSet":"0,7",` +
-		`"entries":{"a":{"c":"1-4"},"b":{"c":"4-6"}},"podEntries":{"refused":{"cpuSet":"8-9"}},"checksum":0}`))
+		`"entries":{"a":{"c":"1-4"},"b":{"c":"4-6"},"whole":{"c":"10-12"},"x":{"c":"12"}},` +
+		`"podEntries":{"refused":{"cpuSet":"8-9"},"whole":{"cpuSet":"10-11"}},"checksum":0}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
 		live []string
 		want string
-	}{{[]string{"a", "b"}, ""}, {[]string{"a"}, "4"}, {nil, ""}} {
+	}{
+		{[]string{"a", "b", "x"}, ""},
+		{[]string{"a", "x"}, "4"},
+		{[]string{"x"}, ""}, // CPU 12 is no part of what "whole" had as a whole
+		{nil, ""},
+	} {
 		s := &kubelet.Snapshot{CPU: state, Config: kubelet.Config{CPUManagerPolicy: topology.CPUManagerStatic}}
 		s.Allocatable.CPUs = topology.NewCPUSet(1, 2, 3, 4, 5, 6, 7, 8, 9)
 		pools := assemble(t, s, tt.live)

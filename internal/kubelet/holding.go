@@ -12,6 +12,9 @@ type share struct {
 	cpus    topology.CPUSet
 	memory  []topology.MemoryAllocation
 	devices []HeldDevice
+	// parts are the containers' blocks of a pod-level allocation: up to 1.36
+	// PodResources lists these, and not the whole.
+	parts []topology.MemoryAllocation
 }
 
 func (s *share) isEmpty() bool {
@@ -36,16 +39,18 @@ func (h holding) asWhole(cpus topology.CPUSet, memory []topology.MemoryAllocatio
 	if cpus.IsEmpty() && len(memory) == 0 {
 		return
 	}
+	var parts []topology.MemoryAllocation
 	for _, s := range h {
 		if !cpus.IsEmpty() {
 			s.cpus = topology.CPUSet{}
 		}
 		if len(memory) > 0 {
+			parts = append(parts, s.memory...)
 			s.memory = nil
 		}
 	}
 	whole := h.of(topology.WholePod)
-	whole.cpus, whole.memory = cpus, memory
+	whole.cpus, whole.memory, whole.parts = cpus, memory, parts
 }
 
 // anyOf tells whether two holdings have a share each that are alike.
@@ -69,8 +74,8 @@ func (s *share) overlaps(o *share) bool {
 
 // hasLikeMemory tells whether two shares have a block of memory that is alike.
 func (s *share) hasLikeMemory(o *share) bool {
-	return slices.ContainsFunc(s.memory, func(m topology.MemoryAllocation) bool {
-		return slices.ContainsFunc(o.memory, func(n topology.MemoryAllocation) bool {
+	return slices.ContainsFunc(slices.Concat(s.memory, s.parts), func(m topology.MemoryAllocation) bool {
+		return slices.ContainsFunc(slices.Concat(o.memory, o.parts), func(n topology.MemoryAllocation) bool {
 			return m.Type == n.Type && m.Size == n.Size && slices.Equal(m.NUMANodes, n.NUMANodes)
 		})
 	})
