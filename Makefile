@@ -78,6 +78,11 @@ oracle: ## CASES (100000) random admissions by the real managers of KUBELETS (al
 	$(E2E) go run ./cmd/build -kubelets "$(KUBELETS)"
 	$(E2E) .cache/bin/oracle --cases $(CASES) --kubelets $(subst $(space),$(comma),$(strip $(KUBELETS))) $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0,$(RESUME)),--resume)
 
+.PHONY: tables
+tables: ## record the kubelet's own tests anew for the allocator's (when e2e/ moves to another Kubernetes)
+	echo "running the kubelet's own tests with a recorder in between: some minutes, and more the first time"
+	$(E2E) go run ./tables/record -to ../pkg/allocator/testdata/kubelet
+
 .PHONY: binaries
 binaries: ## build Kubernetes and our binaries for the lane into e2e/.cache/bin
 	$(E2E) go run ./cmd/build
