@@ -1,7 +1,6 @@
 package oracle
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -76,7 +75,7 @@ func (m *Mismatch) Print(w io.Writer) {
 	}
 }
 
-// row is a Go literal for a table of pkg/allocator's tests.
+// row is a Go literal for the table of pkg/allocator/oracle_test.go.
 func (m *Mismatch) row() (string, error) {
 	if m.State == nil || m.Got == nil {
 		return "", nil
@@ -89,11 +88,19 @@ func (m *Mismatch) row() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "{\n\tname:  %q,\n\tstate: `%s`,\n\tpod:   `%s`,\n\twant:  %q,\n},",
+	holds := ""
+	for _, a := range slices.Concat(m.After.Held, m.After.Pools.Unowned) {
+		if a.UID == string(m.Pod.UID) {
+			text, err := topology.Encode(a)
+			if err != nil {
+				return "", err
+			}
+			holds = fmt.Sprintf("\tholds: `%s`,\n", text)
+		}
+	}
+	return fmt.Sprintf("{\n\tname:  %q,\n\tstate: `%s`,\n\tpod:   `%s`,\n\twant:  %q,\n%s},",
 		fmt.Sprintf("oracle: kubelet 1.%d, seed %d, scenario %d", m.Scenario.Minor, m.Scenario.Seed, m.Scenario.Index),
-		state, pod, m.Got.Reason)
-	return b.String(), nil
+		state, pod, m.Got.Reason, holds), nil
 }
 
 // Write saves the mismatch, to be replayed.

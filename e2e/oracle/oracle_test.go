@@ -2,6 +2,7 @@ package oracle_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,16 +17,25 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if real := os.Getenv(liarVariable); real != "" {
+		if err := lie(real); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // cAdvisor's word on NUMA nodes without CPUs
 	os.Exit(m.Run())
 }
 
+// binaries is where "make test-oracle" builds the kubelets' programs.
+var binaries = filepath.Join("..", ".cache", "bin")
+
 // TestOracle lives a few thousand cases on the newest kubelet. ORACLE_CASES
 // and SEED choose others.
 func TestOracle(t *testing.T) {
-	cache := filepath.Join("..", ".cache")
 	o := oracle.Options{
-		Binaries: filepath.Join(cache, "bin"), Cache: filepath.Join(cache, "oracle"), Kubelets: []int{37},
+		Binaries: binaries, Cache: filepath.Join("..", ".cache", "oracle"), Kubelets: []int{37},
 		Cases: number(t, "ORACLE_CASES", 4000), Seed: uint64(number(t, "SEED", 1)), Workers: runtime.NumCPU(),
 	}
 	report, err := oracle.Run(context.WithoutCancel(t.Context()), o)

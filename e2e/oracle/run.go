@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,9 @@ type Options struct {
 	State string
 	// Resume goes on from State rather than anew.
 	Resume bool
-	// Progress is told every ten seconds how far it is; nil: nobody.
+	// Progress is told every so often (ten seconds) how far it is; nil: nobody.
 	Progress io.Writer
+	Every    time.Duration
 }
 
 // Report is what came of a run.
@@ -42,7 +44,7 @@ type Report struct {
 	Done      bool // else it was interrupted
 }
 
-// progressEvery is how often progress is told and saved.
+// progressEvery is how often progress is told and saved where nothing else is said.
 const progressEvery = 10 * time.Second
 
 // Run lives scenarios until there have been so many cases, or ctx ends. The
@@ -97,7 +99,7 @@ type run struct {
 
 // watch tells and saves progress until the workers have ended.
 func (r *run) watch(ended <-chan struct{}) {
-	tick := time.NewTicker(progressEvery)
+	tick := time.NewTicker(cmp.Or(r.o.Every, progressEvery))
 	defer tick.Stop()
 	first := r.book.cases()
 	for {
