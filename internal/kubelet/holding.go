@@ -53,11 +53,13 @@ func (h holding) asWhole(cpus topology.CPUSet, memory []topology.MemoryAllocatio
 	whole.cpus, whole.memory, whole.parts = cpus, memory, parts
 }
 
-// anyOf tells whether two holdings have a share each that are alike.
+// anyOf tells whether two holdings have shares of one container that are alike,
+// or one that is of the pod as a whole.
 func (h holding) anyOf(o holding, alike func(a, b *share) bool) bool {
-	for _, a := range h {
-		for _, b := range o {
-			if alike(a, b) {
+	for nameA, a := range h {
+		for nameB, b := range o {
+			whole := nameA == topology.WholePod || nameB == topology.WholePod
+			if (whole || nameA == nameB) && alike(a, b) {
 				return true
 			}
 		}
@@ -72,13 +74,21 @@ func (s *share) overlaps(o *share) bool {
 	})
 }
 
-// hasLikeMemory tells whether two shares have a block of memory that is alike.
+// hasLikeMemory tells whether two shares have the same blocks of memory, or the
+// part of a pod-level allocation and the whole have one in common.
 func (s *share) hasLikeMemory(o *share) bool {
-	return slices.ContainsFunc(slices.Concat(s.memory, s.parts), func(m topology.MemoryAllocation) bool {
-		return slices.ContainsFunc(slices.Concat(o.memory, o.parts), func(n topology.MemoryAllocation) bool {
-			return m.Type == n.Type && m.Size == n.Size && slices.Equal(m.NUMANodes, n.NUMANodes)
-		})
-	})
+	in := func(list []topology.MemoryAllocation) func(m topology.MemoryAllocation) bool {
+		return func(m topology.MemoryAllocation) bool {
+			return slices.ContainsFunc(list, func(n topology.MemoryAllocation) bool {
+				return m.Type == n.Type && m.Size == n.Size && slices.Equal(m.NUMANodes, n.NUMANodes)
+			})
+		}
+	}
+	if len(s.parts) > 0 || len(o.parts) > 0 {
+		return slices.ContainsFunc(slices.Concat(s.memory, s.parts), in(slices.Concat(o.memory, o.parts)))
+	}
+	notIn := func(m topology.MemoryAllocation) bool { return !in(o.memory)(m) }
+	return len(s.memory) > 0 && len(s.memory) == len(o.memory) && !slices.ContainsFunc(s.memory, notIn)
 }
 
 // holdings joins the three managers' accounts, by pod UID.

@@ -384,6 +384,33 @@ func TestReadTellsWhoHolds(t *testing.T) {
 	})
 }
 
+// TestReadTellsTwinsApart: of pods that the API does not have and that hold the
+// like, as many count as PodResources lists.
+func TestReadTellsTwinsApart(t *testing.T) {
+	const state = `{"policyName":"Static","machineState":{},"entries":{` +
+		`"a-dead":{"one":[{"numaAffinity":[0],"type":"memory","size":1073741824}]},` +
+		`"b-live":{"two":[{"numaAffinity":[0],"type":"memory","size":1073741824}]},` +
+		`"c-dead":{"two":[{"numaAffinity":[0],"type":"memory","size":1073741824}]},` +
+		`"whole":{"one":[{"numaAffinity":[1],"type":"memory","size":1}]}},` +
+		`"podEntries":{"whole":{"memoryBlocks":[{"numaAffinity":[1],"type":"memory","size":1073741824}]}},"checksum":0}`
+	n := newNode(t, "v1.36")
+	n.write(t, "memory_manager_state", []byte(state))
+	in := input()
+	in.Pods = append(in.Pods, kubelet.Pod{UID: goneUID, Namespace: "lane", Name: "gone"})
+	listed := func(pod, container string, node, size int64) *podresources.PodResources {
+		return &podresources.PodResources{Namespace: "kube-system", Name: pod, Containers: []*podresources.ContainerResources{
+			{Name: container, Memory: []*podresources.ContainerMemory{{MemoryType: "memory", Size: uint64(size), Topology: nodes(node)}}},
+		}}
+	}
+	n.kubelet.list = &podresources.ListPodResourcesResponse{PodResources: []*podresources.PodResources{
+		listed("manifest", "two", 0, gi), listed("part", "one", 1, 1),
+	}}
+	got := n.read(t, in)
+	if d := cmp.Diff([]string{"b-live", "whole"}, uids(got.Pools.Unowned)); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestReadStandsIn(t *testing.T) {
 	list := &podresources.ListPodResourcesResponse{PodResources: []*podresources.PodResources{
 		{Namespace: "lane", Name: "cnf", Containers: []*podresources.ContainerResources{{
