@@ -160,17 +160,7 @@ func (f *foretelling) compare(p *corev1.Pod, outcomes []allocator.Outcome) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	var got []allocator.Landing
-	for _, c := range a.Containers {
-		l := allocator.Landing{Container: c.Name, Memory: c.Memory}
-		for _, cpus := range c.CPUs {
-			l.CPUs.CPUSet = l.CPUs.Union(cpus.CPUSet)
-		}
-		for _, d := range c.Devices {
-			l.Devices = append(l.Devices, allocator.DeviceCount{Resource: d.Resource, NUMANodes: d.NUMANodes, PF: d.PF, Count: len(d.IDs)})
-		}
-		got = append(got, l)
-	}
+	got := allocator.LandingsOf(&a)
 	var diff string
 	for i := range outcomes {
 		if diff = cmp.Diff(holdings(outcomes[i].Containers), holdings(got)); diff == "" {

@@ -2,7 +2,6 @@ package oracle
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -196,15 +195,8 @@ func landed(s *topology.NodeState, uid string) map[string]allocator.Landing {
 		if a.UID != uid {
 			continue
 		}
-		for _, c := range a.Containers {
-			l := allocator.Landing{Container: c.Name, Memory: c.Memory}
-			for _, node := range slices.Sorted(maps.Keys(c.CPUs)) {
-				l.CPUs = topology.CPUSet{CPUSet: l.CPUs.Union(c.CPUs[node].CPUSet)}
-			}
-			for _, d := range c.Devices {
-				l.Devices = append(l.Devices, allocator.DeviceCount{Resource: d.Resource, NUMANodes: d.NUMANodes, PF: d.PF, Count: len(d.IDs)})
-			}
-			m[c.Name] = canonical(l)
+		for _, l := range allocator.LandingsOf(&a) {
+			m[l.Container] = canonical(l)
 		}
 	}
 	return m

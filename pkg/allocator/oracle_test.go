@@ -81,7 +81,7 @@ func TestOracleFound(t *testing.T) {
 				o := &outcomes[i]
 				diff := cmp.Diff(tt.want, o.Verdict.KubeletReason())
 				if diff == "" && tt.holds != "" {
-					diff = cmp.Diff(landingsOf(&holds), held(o.Containers))
+					diff = cmp.Diff(allocator.LandingsOf(&holds), held(o.Containers))
 				}
 				if diff == "" {
 					return
@@ -98,22 +98,6 @@ func decode(t *testing.T, text string, into any) {
 	if err := json.Unmarshal([]byte(text), into); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// landingsOf are what containers hold as Outcomes would tell it.
-func landingsOf(a *topology.Allocation) []allocator.Landing {
-	var all []allocator.Landing
-	for _, c := range a.Containers {
-		l := allocator.Landing{Container: c.Name, Memory: c.Memory}
-		for _, cpus := range c.CPUs {
-			l.CPUs.CPUSet = l.CPUs.Union(cpus.CPUSet)
-		}
-		for _, d := range c.Devices {
-			l.Devices = append(l.Devices, allocator.DeviceCount{Resource: d.Resource, NUMANodes: d.NUMANodes, PF: d.PF, Count: len(d.IDs)})
-		}
-		all = append(all, l)
-	}
-	return all
 }
 
 // held leaves out the containers that hold nothing, and sorts the others.

@@ -25,6 +25,23 @@ type Landing struct {
 	Devices   []DeviceCount
 }
 
+// LandingsOf tells what a pod's node says that it holds in the words of an
+// Outcome, so that one can be held against the other.
+func LandingsOf(a *topology.Allocation) []Landing {
+	all := make([]Landing, 0, len(a.Containers))
+	for _, c := range a.Containers {
+		l := Landing{Container: c.Name, Memory: c.Memory}
+		for _, cpus := range c.CPUs {
+			l.CPUs.CPUSet = l.CPUs.Union(cpus.CPUSet)
+		}
+		for _, d := range c.Devices {
+			l.Devices = append(l.Devices, DeviceCount{Resource: d.Resource, NUMANodes: d.NUMANodes, PF: d.PF, Count: len(d.IDs)})
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
 // DeviceCount are devices of one resource that share NUMA nodes and PF.
 type DeviceCount struct {
 	Resource  string
