@@ -98,13 +98,14 @@ func (g *generator) next(now *view) (Step, bool) {
 
 // canBeStatic tells whether the node can know what the pod holds if the API does
 // not have it. PodResources, the one to ask then, tells no UID, so that a pod
-// goes by what it holds, and tells nothing of init containers. Where cores or
-// sockets are unlike, two pods may hold one CPU.
+// goes by what it holds, and tells nothing of init containers, nor before 1.37 of
+// what a pod holds as a whole. Where cores or sockets are unlike, two pods may
+// hold one CPU.
 func (g *generator) canBeStatic(p *v1.Pod) bool {
 	m := &g.scenario.Machine
 	even := len(m.Offline) == 0 && len(g.scenario.Packages) == 0 &&
 		!slices.ContainsFunc(m.NUMANodes, func(n sysfstest.NUMANode) bool { return n.Cores != m.NUMANodes[0].Cores })
-	return even && len(p.Spec.InitContainers) == 0
+	return even && len(p.Spec.InitContainers) == 0 && (p.Spec.Resources == nil || g.scenario.Minor >= 37)
 }
 
 // score notes what became of the pod before.

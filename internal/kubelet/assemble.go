@@ -215,7 +215,7 @@ func (s *Snapshot) stillActive(byUID map[string]holding, pods podIndex) map[stri
 			witnesses = append(witnesses, s.Active[i].held)
 		}
 	}
-	for _, alike := range []func(a, b *share) bool{(*share).overlaps, (*share).hasLikeMemory} {
+	for _, alike := range []func(a, b *share) bool{(*share).overlaps, (*share).hasSameMemory, (*share).sharesMemory} {
 		for _, uid := range unknown {
 			at := slices.IndexFunc(witnesses, func(w holding) bool { return w.anyOf(byUID[uid], alike) })
 			if !active[uid] && at >= 0 {

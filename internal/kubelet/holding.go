@@ -74,21 +74,25 @@ func (s *share) overlaps(o *share) bool {
 	})
 }
 
-// hasLikeMemory tells whether two shares have the same blocks of memory, or the
-// part of a pod-level allocation and the whole have one in common.
-func (s *share) hasLikeMemory(o *share) bool {
-	in := func(list []topology.MemoryAllocation) func(m topology.MemoryAllocation) bool {
-		return func(m topology.MemoryAllocation) bool {
-			return slices.ContainsFunc(list, func(n topology.MemoryAllocation) bool {
-				return m.Type == n.Type && m.Size == n.Size && slices.Equal(m.NUMANodes, n.NUMANodes)
-			})
-		}
+// hasSameMemory tells whether two shares have the same blocks of memory.
+func (s *share) hasSameMemory(o *share) bool {
+	missing := func(m topology.MemoryAllocation) bool { return !slices.ContainsFunc(o.memory, sameBlock(m)) }
+	return len(s.memory) > 0 && len(s.memory) == len(o.memory) && !slices.ContainsFunc(s.memory, missing)
+}
+
+// sharesMemory tells whether a container's blocks and those of its pod as a
+// whole have one in common.
+func (s *share) sharesMemory(o *share) bool {
+	theirs := slices.Concat(o.memory, o.parts)
+	return len(s.parts)+len(o.parts) > 0 && slices.ContainsFunc(slices.Concat(s.memory, s.parts), func(m topology.MemoryAllocation) bool {
+		return slices.ContainsFunc(theirs, sameBlock(m))
+	})
+}
+
+func sameBlock(m topology.MemoryAllocation) func(topology.MemoryAllocation) bool {
+	return func(n topology.MemoryAllocation) bool {
+		return m.Type == n.Type && m.Size == n.Size && slices.Equal(m.NUMANodes, n.NUMANodes)
 	}
-	if len(s.parts) > 0 || len(o.parts) > 0 {
-		return slices.ContainsFunc(slices.Concat(s.memory, s.parts), in(slices.Concat(o.memory, o.parts)))
-	}
-	notIn := func(m topology.MemoryAllocation) bool { return !in(o.memory)(m) }
-	return len(s.memory) > 0 && len(s.memory) == len(o.memory) && !slices.ContainsFunc(s.memory, notIn)
 }
 
 // holdings joins the three managers' accounts, by pod UID.
