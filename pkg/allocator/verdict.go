@@ -32,7 +32,8 @@ const (
 	// NoSharedPool: under pod scope a pod with pod-level resources whose
 	// containers of their own leave nothing for those that share.
 	NoSharedPool
-	// Undetermined: the kubelet picks devices at random, and may refuse the pod.
+	// Undetermined: which devices the kubelet picks is left to chance, or to
+	// another vendor's plugin, and it may refuse the pod.
 	Undetermined
 	// InFlux: so many pods are on their way to the node that what it will have
 	// left cannot be told yet.
