@@ -14,6 +14,7 @@ import (
 	"github.com/numalane/numalane/internal/inventory"
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/internal/plugin"
+	"github.com/numalane/numalane/internal/pools"
 	"github.com/numalane/numalane/internal/publish"
 	"github.com/numalane/numalane/pkg/topology"
 )
@@ -106,10 +107,10 @@ func (a *app) assign(ctx context.Context, updates chan<- []plugin.Pool) error {
 		case s := <-snapshots:
 			assignment := a.config.Assign(s.Host)
 			said = a.sayRejections(said, assignment.Rejections)
-			a.view.Store(&view{host: s.Host, pools: published(assignment.Pools, s.Host)})
+			a.view.Store(&view{host: s.Host, pools: pools.Published(assignment.Pools, s.Host)})
 			a.tell()
 			select {
-			case updates <- advertised(assignment.Pools):
+			case updates <- pools.Advertised(assignment.Pools):
 			case <-ctx.Done():
 			}
 		}
@@ -161,11 +162,11 @@ func (a *app) scanned() error {
 // registered names a pool whose devices the kubelet does not listen to; it is
 // nil when it listens to all.
 func (a *app) registered() error {
-	pools := a.servers.Status()
-	if len(pools) < len(a.config.Pools) {
+	status := a.servers.Status()
+	if len(status) < len(a.config.Pools) {
 		return errors.New("the pools have not been made yet")
 	}
-	for _, p := range pools {
+	for _, p := range status {
 		if p.Phase != plugin.Live && p.Phase != plugin.Idle {
 			return fmt.Errorf("pool %s is %s", p.Resource, p.Phase)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/numalane/numalane/e2e/kubelets/wire"
 	"github.com/numalane/numalane/internal/config"
 	"github.com/numalane/numalane/internal/kubelet"
+	"github.com/numalane/numalane/internal/pools"
 )
 
 // errRefusesToStart is wrapped when a kubelet does not start on its machine
@@ -138,8 +139,8 @@ func (n *node) startPlugins(ctx context.Context) error {
 // advertise hands the machine's devices to the plugin, and waits for the kubelet.
 func (n *node) advertise() error {
 	assignment := n.config.Assign(n.tree.host)
-	n.pools = published(assignment.Pools)
-	if err := n.own.update(advertised(assignment.Pools)); err != nil {
+	n.pools = pools.Published(assignment.Pools, n.tree.host)
+	if err := n.own.update(pools.Advertised(assignment.Pools)); err != nil {
 		return err
 	}
 	devices := n.devices()

@@ -7,9 +7,7 @@ import (
 	"strings"
 
 	"github.com/numalane/numalane/internal/config"
-	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/internal/plugin"
-	"github.com/numalane/numalane/pkg/topology"
 )
 
 // parsePools reads a scenario's own pools through the product's configuration.
@@ -79,52 +77,4 @@ func (p *ownPlugin) update(pools []plugin.Pool) error {
 func (p *ownPlugin) close() error {
 	p.stop()
 	return <-p.done
-}
-
-// advertised and published are a scan's pools for the kubelet and for the
-// annotations, as cmd/plugin makes them.
-
-func advertised(assigned []config.AssignedPool) []plugin.Pool {
-	pools := make([]plugin.Pool, len(assigned))
-	for i, a := range assigned {
-		pools[i] = plugin.Pool{Resource: a.Pool.Resource, Policy: a.Pool.AllocationPolicy, ExcludeTopology: a.Pool.ExcludeTopology}
-		for _, d := range a.Devices {
-			pools[i].Devices = append(pools[i].Devices, plugin.Device{
-				ID: d.Address.String(), NUMANodes: numaNodes(&d), PF: pfAddress(&d), Driver: d.Driver, IOMMUGroup: d.IOMMUGroup,
-				Healthy: healthy(&d), Problem: d.Problem,
-			})
-		}
-	}
-	return pools
-}
-
-func published(assigned []config.AssignedPool) []kubelet.Pool {
-	pools := make([]kubelet.Pool, len(assigned))
-	for i, a := range assigned {
-		pools[i] = kubelet.Pool{Resource: a.Pool.Resource, AllocationPolicy: string(a.Pool.AllocationPolicy)}
-		for _, d := range a.Devices {
-			out := kubelet.Device{ID: d.Address.String(), PF: pfAddress(&d), Healthy: healthy(&d)}
-			if !a.Pool.ExcludeTopology {
-				out.NUMANodes = numaNodes(&d)
-			}
-			pools[i].Devices = append(pools[i].Devices, out)
-		}
-	}
-	return pools
-}
-
-func healthy(d *topology.Device) bool { return d.Problem == "" && d.Driver != "" }
-
-func numaNodes(d *topology.Device) []int {
-	if d.NUMANode == topology.NoNUMANode {
-		return nil
-	}
-	return []int{d.NUMANode}
-}
-
-func pfAddress(d *topology.Device) string {
-	if d.VF == nil {
-		return ""
-	}
-	return d.VF.PF.String()
 }

@@ -1,4 +1,4 @@
-package main
+package pools
 
 import (
 	"testing"
@@ -54,7 +54,7 @@ func TestPools(t *testing.T) {
 			{ID: "0000:00:05.0", NUMANodes: []int{0}, Driver: "iavf", Healthy: true},
 		}},
 	}
-	if diff := cmp.Diff(wantAdvertised, advertised(assigned)); diff != "" {
+	if diff := cmp.Diff(wantAdvertised, Advertised(assigned)); diff != "" {
 		t.Errorf("advertised (-want +got):\n%s", diff)
 	}
 	link := kubelet.Device{PF: pfs, PFName: "ens1f0", Speed: 10000, Link: "up"}
@@ -69,7 +69,7 @@ func TestPools(t *testing.T) {
 		}},
 		{Resource: "numalane.io/b", AllocationPolicy: "balanced", Devices: []kubelet.Device{{ID: "0000:00:05.0", Healthy: true}}},
 	}
-	if diff := cmp.Diff(wantPublished, published(assigned, host)); diff != "" {
+	if diff := cmp.Diff(wantPublished, Published(assigned, host)); diff != "" {
 		t.Errorf("published (-want +got):\n%s", diff)
 	}
 }

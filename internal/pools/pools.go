@@ -1,4 +1,9 @@
-package main
+// Package pools says what an assignment of devices to pools is to others.
+//
+// In flow the pools of internal/config, of one scan. Out flow the same as the
+// kubelet shall see them, for internal/plugin, and as the cluster shall, for
+// internal/kubelet and the annotations.
+package pools
 
 import (
 	"github.com/numalane/numalane/internal/config"
@@ -7,8 +12,8 @@ import (
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// advertised are the pools as the kubelet shall see them.
-func advertised(assigned []config.AssignedPool) []plugin.Pool {
+// Advertised are the pools as the kubelet shall see them.
+func Advertised(assigned []config.AssignedPool) []plugin.Pool {
 	pools := make([]plugin.Pool, len(assigned))
 	for i, a := range assigned {
 		pools[i] = plugin.Pool{Resource: a.Pool.Resource, Policy: a.Pool.AllocationPolicy, ExcludeTopology: a.Pool.ExcludeTopology}
@@ -23,8 +28,8 @@ func advertised(assigned []config.AssignedPool) []plugin.Pool {
 	return pools
 }
 
-// published are the same pools as the extender and people shall see them.
-func published(assigned []config.AssignedPool, host *topology.Host) []kubelet.Pool {
+// Published are the same pools as the extender and people shall see them.
+func Published(assigned []config.AssignedPool, host *topology.Host) []kubelet.Pool {
 	links := map[topology.Address]topology.Netdev{}
 	for i := range host.Devices {
 		if d := &host.Devices[i]; len(d.Netdevs) > 0 {
