@@ -238,6 +238,9 @@ func (c *compiler) devices() error {
 		if p.hosts == 0 || c.state.Topology.Kubelet.Minor < minorHostsOnly {
 			p.hosts = n.everyNUMANode()
 		}
+		if n.policy == policyBestEffort || n.policy == policyRestricted {
+			p.countMost(n)
+		}
 		n.pools = append(n.pools, p)
 	}
 	return nil

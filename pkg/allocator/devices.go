@@ -9,7 +9,8 @@ type pool struct {
 	held     int64 // healthy or not
 	at       int
 	groups   []group
-	hosts    uint64 // NUMA nodes that hints are made of
+	hosts    uint64  // NUMA nodes that hints are made of
+	most     []int64 // devices that so many of them have at the most; where hints are merged
 }
 
 // group are the devices of a pool that share NUMA nodes and PF.
@@ -45,20 +46,17 @@ func (a *admission) deviceHints(p *pool, count int64, hints, preferred maskSet) 
 	if have < count {
 		return
 	}
-	var bufTotal, bufMatch table
-	total, match := bufTotal.of(n), bufMatch.of(n)
+	var buf table
+	match := buf.of(n)
 	for i := range p.groups {
-		g := &p.groups[i]
-		total.spread(g.mask, g.total)
-		match.spread(g.mask, free[i]+reuse[i])
+		match.spread(p.groups[i].mask, free[i]+reuse[i])
 	}
-	total.sum()
 	match.sum()
-	least := size(p.hosts)
+	least := 1
+	for least < size(p.hosts) && p.most[least] < count {
+		least++
+	}
 	for mask := nextMask(0, p.hosts); mask != 0; mask = nextMask(mask, p.hosts) {
-		if total.at(mask) >= count {
-			least = min(least, size(mask))
-		}
 		if match.at(mask) >= count && !a.strays(p, mask) {
 			hints.add(mask)
 		}
@@ -68,6 +66,21 @@ func (a *admission) deviceHints(p *pool, count int64, hints, preferred maskSet) 
 			preferred.add(mask)
 		}
 	})
+}
+
+// countMost works out what a set of NUMA nodes of each size has at the most, were
+// nothing held and all devices well: the size of the smallest that could do.
+func (p *pool) countMost(n *Node) {
+	var buf table
+	total := buf.of(n)
+	for i := range p.groups {
+		total.spread(p.groups[i].mask, p.groups[i].total)
+	}
+	total.sum()
+	p.most = make([]int64, size(p.hosts)+1)
+	for mask := nextMask(0, p.hosts); mask != 0; mask = nextMask(mask, p.hosts) {
+		p.most[size(mask)] = max(p.most[size(mask)], total.at(mask))
+	}
 }
 
 // strays tells whether an init container left a device outside the mask: all of
