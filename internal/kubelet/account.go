@@ -14,12 +14,12 @@ import (
 // deviations are the CPUs that live pods hold and the next admission may give
 // away nevertheless, and those that nobody holds and it will not, once it has
 // taken back what ended pods held (cpumanager removeStaleState).
-func (s *CPUState) deviations(allocatable topology.CPUSet, live func(uid string) bool) (contended, leaked topology.CPUSet) {
+func (s *CPUState) deviations(allocatable topology.CPUSet, live map[string]bool) (contended, leaked topology.CPUSet) {
 	freed := []cpuset.CPUSet{s.Default.CPUSet}
 	var sets []cpuset.CPUSet
 	for uid, containers := range s.Containers {
 		into := &freed
-		if live(uid) {
+		if live[uid] {
 			into = &sets
 		}
 		// What a pod holds as a whole goes with the last of its containers, and
@@ -40,7 +40,7 @@ func (s *CPUState) deviations(allocatable topology.CPUSet, live func(uid string)
 // accounts are those of the NUMA nodes whose account is not simply what they
 // have less what live pods hold there, once what ended pods held is taken back;
 // all that may come of it, for that is done in no order.
-func (s *MemoryState) accounts(live func(uid string) bool) [][]topology.MemoryAccount {
+func (s *MemoryState) accounts(live map[string]bool) [][]topology.MemoryAccount {
 	plain := s.data.empty()
 	spread := map[int]bool{}
 	var ended [][]memoryBlock
@@ -49,7 +49,7 @@ func (s *MemoryState) accounts(live func(uid string) bool) [][]topology.MemoryAc
 		for _, blocks := range s.data.blocksOf(uid) {
 			for _, b := range blocks {
 				entangled = entangled || len(b.NUMAAffinity) > 1
-				if !live(uid) {
+				if !live[uid] {
 					continue
 				}
 				if len(b.NUMAAffinity) > 1 {
@@ -59,7 +59,7 @@ func (s *MemoryState) accounts(live func(uid string) bool) [][]topology.MemoryAc
 				}
 				plain.take(&b)
 			}
-			if !live(uid) && len(blocks) > 0 {
+			if !live[uid] && len(blocks) > 0 {
 				ended = append(ended, blocks)
 			}
 		}

@@ -124,12 +124,11 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 			state.Pools.Unowned = append(state.Pools.Unowned, a)
 		}
 	}
-	isLive := func(uid string) bool { return live[uid] }
 	if s.Config.CPUManagerPolicy == topology.CPUManagerStatic && !s.Lost.CPU {
-		state.Pools.Contended, state.Pools.Leaked = s.CPU.deviations(s.Allocatable.CPUs, isLive)
+		state.Pools.Contended, state.Pools.Leaked = s.CPU.deviations(s.Allocatable.CPUs, live)
 	}
 	if s.Config.MemoryManagerPolicy == topology.MemoryManagerStatic && !s.Lost.Memory {
-		if accounts := s.Memory.accounts(isLive); len(accounts) > 0 {
+		if accounts := s.Memory.accounts(live); len(accounts) > 0 {
 			state.Pools.Memory = accounts[0]
 			state.Pools.MemoryElse = append(state.Pools.MemoryElse, accounts[1:]...)
 		}
@@ -217,8 +216,10 @@ func (s *Snapshot) stillActive(byUID map[string]holding, pods podIndex) map[stri
 	}
 	for _, alike := range []func(a, b *share) bool{(*share).overlaps, (*share).hasSameMemory, (*share).sharesMemory} {
 		for _, uid := range unknown {
-			at := slices.IndexFunc(witnesses, func(w holding) bool { return w.anyOf(byUID[uid], alike) })
-			if !active[uid] && at >= 0 {
+			if active[uid] {
+				continue
+			}
+			if at := slices.IndexFunc(witnesses, func(w holding) bool { return w.anyOf(byUID[uid], alike) }); at >= 0 {
 				active[uid] = true
 				witnesses = slices.Delete(witnesses, at, at+1)
 			}

@@ -39,11 +39,11 @@ func (p providers) GetAllocatableCPUs() []int64 {
 }
 
 func (p providers) GetMemory(podUID, container string) []*podresourcesapi.ContainerMemory {
-	return managers.ContainerMemory(p.memory.GetMemory(context.TODO(), podUID, container))
+	return managers.ContainerMemory(p.memory.GetMemory(context.Background(), podUID, container))
 }
 
 func (p providers) GetAllocatableMemory() []*podresourcesapi.ContainerMemory {
-	return managers.ContainerMemory(p.memory.GetAllocatableMemory(context.TODO()))
+	return managers.ContainerMemory(p.memory.GetAllocatableMemory(context.Background()))
 }
 
 func (providers) GetDynamicResources(*v1.Pod, *v1.Container) []*podresourcesapi.DynamicResource {
