@@ -34,14 +34,10 @@ func (l *Ledger) Bind(ctx context.Context, b *v1.Binding) error {
 		l.metrics.bindings.WithLabelValues(bindFailed).Inc()
 		return err
 	}
-	c := newClaim(pod)
-	first := false
-	if c.request.Exclusive() {
-		var v allocator.Verdict
-		if v, first = l.promise(b.Target.Name, c); !v.OK() {
-			l.metrics.bindings.WithLabelValues(bindRefused).Inc()
-			return fmt.Errorf("node %s has meanwhile been promised to others: %s", b.Target.Name, v.Reason)
-		}
+	v, first := l.promise(b.Target.Name, newClaim(pod))
+	if !v.OK() {
+		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
+		return fmt.Errorf("node %s has meanwhile been promised to others: %s", b.Target.Name, v.Reason)
 	}
 	err = l.client.Pods(b.Namespace).Bind(ctx, b, metav1.CreateOptions{})
 	switch {
@@ -80,20 +76,31 @@ func (l *Ledger) find(ctx context.Context, b *v1.Binding) (*v1.Pod, error) {
 func (l *Ledger) promise(name string, c *claim) (v allocator.Verdict, first bool) {
 	l.write.Lock()
 	defer l.write.Unlock()
-	if v = l.Admit(name, c.pod.UID, c.request); !v.OK() {
+	n, uid := l.at(name), c.pod.UID
+	if c.request.Exclusive() {
+		v = l.Admit(name, uid, c.request)
+	}
+	if v.OK() && n.short(c) != "" {
+		v = allocator.Verdict{Reason: allocator.OutOfTotals, Container: -1}
+	}
+	if !v.OK() || n.bound[uid] != nil {
+		// Bound already, the watch says; the API will say so too.
+		if n.forgotten() {
+			l.publish(n)
+		}
 		return v, false
 	}
-	n, uid := l.at(name), c.pod.UID
-	if n.bound[uid] != nil {
-		return v, false // bound already, the watch says; the API will say so too
-	}
-	first = n.promises[uid] == nil
-	if first {
+	c.promised, c.bound = time.Now(), l.tick()
+	if old := n.promises[uid]; old != nil {
+		c.bound = old.bound // the kubelet may have met it since
+	} else {
 		l.promised[uid] = append(l.promised[uid], name)
+		first = true
 	}
-	c.promised = time.Now()
 	n.promises[uid] = c
-	l.publish(n)
+	if c.request.Exclusive() {
+		l.publish(n)
+	}
 	return v, first
 }
 

@@ -23,7 +23,27 @@ type claim struct {
 	unreadable error
 
 	doubt    string    // why told is not believed, as last counted
-	promised time.Time // of a promise: when it was made
+	promised time.Time // when the promise was made; zero for a pod that came past us
+
+	// Moments on the ledger's clock, see allocator.Move.
+	bound, settled, gone uint64
+}
+
+// inherit takes over what is known of an earlier version of the pod.
+func (c *claim) inherit(old *claim) {
+	c.doubt, c.promised, c.bound, c.settled = old.doubt, old.promised, old.bound, old.settled
+}
+
+// leaving tells that the pod is being deleted.
+func (c *claim) leaving() bool { return c.pod.DeletionTimestamp != nil }
+
+// move is the pod in the allocator's words.
+func (c *claim) move() allocator.Move {
+	m := allocator.Move{Request: c.request, Bound: c.bound, Gone: c.gone, Leaving: c.leaving()}
+	if c.settled != 0 {
+		m.Held, m.Settled = c.told, c.settled
+	}
+	return m
 }
 
 // errAnotherUID is an annotation that came with a copy of the pod it was for.
@@ -49,7 +69,7 @@ func newClaim(pod *v1.Pod) *claim {
 
 // sameAs tells that a newer version of the pod makes the same claim.
 func (c *claim) sameAs(pod *v1.Pod) bool {
-	return equality.Semantic.DeepEqual(c.pod.Annotations, pod.Annotations) &&
+	return c.leaving() == (pod.DeletionTimestamp != nil) && equality.Semantic.DeepEqual(c.pod.Annotations, pod.Annotations) &&
 		equality.Semantic.DeepEqual(c.pod.Spec, pod.Spec) &&
 		equality.Semantic.DeepEqual(c.pod.Status, pod.Status)
 }

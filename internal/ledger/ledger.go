@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -58,6 +59,7 @@ type Ledger struct {
 	// and settle. It is never held during a call to the API.
 	write    sync.Mutex
 	promised map[types.UID][]string // nodes that a pod is promised to
+	moment   uint64                 // counts what is seen, see allocator.Move
 
 	// read guards the map alone, so that questions never wait for a change.
 	read  sync.RWMutex
@@ -126,7 +128,16 @@ func (l *Ledger) HasSynced() bool { return l.synced.Load() }
 // Admit foretells what the node's kubelet will say to the pod, were it bound
 // now. What is already promised to this very pod does not stand in its way.
 func (l *Ledger) Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict {
-	v := l.snapshot(node).admit(pod, r)
+	return l.verdict(l.snapshot(node).without(pod).admit(r))
+}
+
+// AdmitWithout foretells the same for when the pods that are leaving have gone.
+func (l *Ledger) AdmitWithout(node string, pod types.UID, r *allocator.Request, leaving []types.UID) allocator.Verdict {
+	return l.verdict(l.snapshot(node).without(append(leaving[:len(leaving):len(leaving)], pod)...).admit(r))
+}
+
+// verdict lets pods go to nodes that are not known where that is the policy.
+func (l *Ledger) verdict(v allocator.Verdict) allocator.Verdict {
 	if l.policy.admits(v.Reason) {
 		return allocator.Verdict{Reason: allocator.Admitted, Container: -1}
 	}
@@ -136,7 +147,13 @@ func (l *Ledger) Admit(node string, pod types.UID, r *allocator.Request) allocat
 // Score says how useful the room is that the pod leaves on the node, from 0 to
 // most. It is 0 for a node that refuses the pod, or whose state is not known.
 func (l *Ledger) Score(node string, pod types.UID, r *allocator.Request, most int64) int64 {
-	return l.snapshot(node).score(pod, r, most)
+	return l.snapshot(node).without(pod).score(r, most)
+}
+
+// tick is the next moment. The caller holds write.
+func (l *Ledger) tick() uint64 {
+	l.moment++
+	return l.moment
 }
 
 func (l *Ledger) snapshot(name string) *snapshot {
@@ -148,9 +165,6 @@ func (l *Ledger) snapshot(name string) *snapshot {
 	}
 	return n.now.Load()
 }
-
-// absent is the snapshot of a node that nobody has heard of.
-var absent = snapshot{reason: allocator.NoState}
 
 // at is the node of this name, made when it is new. The caller holds write.
 func (l *Ledger) at(name string) *node {
@@ -173,7 +187,7 @@ func (l *Ledger) publish(n *node) {
 		l.read.Unlock()
 		return
 	}
-	n.rebuild(l.log, l.metrics)
+	n.rebuild(l)
 }
 
 func (l *Ledger) setNode(obj *v1.Node) {
@@ -204,38 +218,67 @@ func (l *Ledger) replacePod(old, pod *v1.Pod) {
 }
 
 func (l *Ledger) setPod(pod *v1.Pod) {
-	if pod.Spec.NodeName == "" && !isTerminal(pod) {
-		return // it holds nothing; what it is promised, Bind knows
-	}
-	c := newClaim(pod)
-	if isTerminal(pod) || !c.request.Exclusive() {
+	if isTerminal(pod) {
 		l.dropPod(pod)
 		return
 	}
+	if pod.Spec.NodeName == "" {
+		return // it holds nothing; what it is promised, Bind knows
+	}
+	c := newClaim(pod)
 	l.write.Lock()
 	defer l.write.Unlock()
+	n := l.at(pod.Spec.NodeName)
+	old := n.bound[pod.UID]
+	switch promise := n.promises[pod.UID]; {
+	case old != nil && old.sameAs(pod):
+		return // a change that nothing here depends on
+	case old != nil:
+		c.inherit(old)
+	case promise != nil:
+		c.inherit(promise)
+	case l.synced.Load():
+		c.bound = l.tick()
+	default:
+		// It was there before us: what its kubelet met first cannot be told.
+	}
 	// Whatever was promised to the pod is now a fact, here or elsewhere. Here
 	// the one becomes the other in a single step.
 	l.unpromise(pod.UID, pod.Spec.NodeName)
-	n := l.at(pod.Spec.NodeName)
-	if old := n.bound[pod.UID]; old != nil {
-		if old.sameAs(pod) {
-			return // a change that nothing here depends on
-		}
-		c.doubt = old.doubt
-	}
 	n.bound[pod.UID] = c
 	delete(n.promises, pod.UID)
-	l.publish(n)
+	if c.request.Exclusive() || old != nil && old.request.Exclusive() {
+		l.publish(n)
+	}
 }
 
+// dropPod is for a pod that has ended or is gone. Where it was, or was promised
+// to be, its kubelet may have met others before that.
 func (l *Ledger) dropPod(pod *v1.Pod) {
 	l.write.Lock()
 	defer l.write.Unlock()
-	l.unpromise(pod.UID, "")
-	if n := l.nodes[pod.Spec.NodeName]; n != nil && n.bound[pod.UID] != nil {
-		delete(n.bound, pod.UID)
-		l.publish(n)
+	moment := l.tick()
+	names := l.promised[pod.UID]
+	delete(l.promised, pod.UID)
+	if !slices.Contains(names, pod.Spec.NodeName) {
+		names = append(names, pod.Spec.NodeName)
+	}
+	for _, name := range names {
+		n := l.nodes[name]
+		if n == nil {
+			continue
+		}
+		c := n.bound[pod.UID]
+		if c == nil {
+			c = n.promises[pod.UID]
+		}
+		if c == nil {
+			continue
+		}
+		n.end(c, moment)
+		if c.request.Exclusive() || n.forgotten() {
+			l.publish(n)
+		}
 	}
 }
 

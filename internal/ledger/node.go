@@ -3,10 +3,12 @@ package ledger
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/numalane/numalane/pkg/allocator"
@@ -16,15 +18,18 @@ import (
 // node is what is known of one node. All but now belongs to whoever holds the
 // ledger's write lock.
 type node struct {
-	name     string
-	exists   bool // the API has it
-	text     published
-	topology topology.NodeTopology
-	pools    topology.NodePools
-	reason   allocator.Reason // why the state is not known; Admitted when it is
+	name        string
+	exists      bool // the API has it
+	text        published
+	allocatable v1.ResourceList
+	topology    topology.NodeTopology
+	pools       topology.NodePools
+	reason      allocator.Reason // why the state is not known; Admitted when it is
 
-	bound    map[types.UID]*claim // exclusive pods that are bound here, not ended
+	bound    map[types.UID]*claim // pods that are bound here, not ended
 	promises map[types.UID]*claim // and those that are about to be
+	// ghosts have ended, and the kubelet may have met others before or after that.
+	ghosts map[types.UID]*claim
 
 	now atomic.Pointer[snapshot]
 }
@@ -33,13 +38,19 @@ type node struct {
 type published struct{ topology, pools string }
 
 func newNode(name string) *node {
-	n := &node{name: name, reason: allocator.NoState, bound: map[types.UID]*claim{}, promises: map[types.UID]*claim{}}
+	n := &node{
+		name: name, reason: allocator.NoState,
+		bound: map[types.UID]*claim{}, promises: map[types.UID]*claim{}, ghosts: map[types.UID]*claim{},
+	}
 	n.now.Store(&absent)
 	return n
 }
 
 // describe takes in what the node publishes. It tells whether that is new.
 func (n *node) describe(obj *v1.Node, log *slog.Logger) bool {
+	if !equality.Semantic.DeepEqual(n.allocatable, obj.Status.Allocatable) {
+		n.allocatable = obj.Status.Allocatable
+	}
 	text := published{obj.Annotations[topology.TopologyAnnotation], obj.Annotations[topology.PoolsAnnotation]}
 	if n.exists && n.text == text {
 		return false
@@ -73,56 +84,87 @@ func (n *node) describe(obj *v1.Node, log *slog.Logger) bool {
 // undescribe is for a Node that the API no longer has. Its pods may outlast it.
 func (n *node) undescribe() {
 	n.exists, n.text, n.reason = false, published{}, allocator.NoState
-	n.topology, n.pools = topology.NodeTopology{}, topology.NodePools{}
+	n.allocatable, n.topology, n.pools = nil, topology.NodeTopology{}, topology.NodePools{}
 }
 
 func (n *node) forgotten() bool { return !n.exists && len(n.bound) == 0 && len(n.promises) == 0 }
 
+// end notes that a pod has ended here.
+func (n *node) end(c *claim, moment uint64) {
+	delete(n.bound, c.pod.UID)
+	delete(n.promises, c.pod.UID)
+	if c.request.Exclusive() {
+		c.gone = moment
+		n.ghosts[c.pod.UID] = c
+	}
+}
+
 // rebuild makes a new snapshot of all that is known.
-func (n *node) rebuild(log *slog.Logger, m *metrics) {
+func (n *node) rebuild(l *Ledger) {
 	if n.reason != allocator.Admitted {
-		n.now.Store(&snapshot{reason: n.reason, unacknowledged: len(n.bound), promised: len(n.promises)})
+		clear(n.ghosts)
+		n.now.Store(&snapshot{reason: n.reason})
 		return
 	}
-	state := topology.NodeState{Topology: n.topology, Pools: n.pools}
-	var waiting []*claim
-	s := &snapshot{promised: len(n.promises)}
-	for _, c := range n.bound {
+	s := &snapshot{text: n.text, state: topology.NodeState{Topology: n.topology, Pools: n.pools}}
+	for _, c := range n.claims() {
 		shares := c.shares(&n.topology, &n.pools)
+		if len(shares) == 0 {
+			continue // the node will never say anything about it
+		}
+		if c.gone == 0 {
+			n.hear(l, c, shares)
+		}
 		switch {
-		case len(shares) == 0:
-		case n.believes(c, shares, log, m):
-			state.Held = append(state.Held, *c.told)
+		case c.gone != 0:
+		case c.settled != 0:
 			s.acknowledged++
+		case n.promises[c.pod.UID] != nil:
+			s.promised++
 		default:
-			waiting = append(waiting, c)
 			s.unacknowledged++
 		}
+		s.uids = append(s.uids, c.pod.UID)
+		s.moves = append(s.moves, c.move())
 	}
-	for _, c := range n.promises {
-		if len(c.shares(&n.topology, &n.pools)) > 0 {
-			waiting = append(waiting, c)
-		}
-	}
-	base, err := allocator.Compile(&state)
-	if err != nil {
-		log.Warn("nothing can be foretold for the node", "node", n.name, "err", err)
+	if err := s.compile(); err != nil {
+		l.log.Warn("nothing can be foretold for the node", "node", n.name, "err", err)
 		s.reason = allocator.Unknown
 		n.now.Store(s)
 		return
 	}
-	s.base, s.settled = base, base
-	slices.SortFunc(waiting, byAge)
-	for _, c := range waiting {
-		// A pod that the kubelet is bound to refuse takes nothing. It came here
-		// past us, or what it holds is not believed and does not fit either.
-		settled, v := s.settled.After(c.request)
-		if v.OK() {
-			s.settled = settled
-			s.pending = append(s.pending, pending{c.pod.UID, c.request})
+	for i, uid := range s.uids {
+		if s.traffic.Forgotten(i) {
+			delete(n.ghosts, uid)
 		}
 	}
 	n.now.Store(s)
+}
+
+// claims are all that the state depends on, the oldest first: the order in which
+// the kubelet takes pods that wait for it.
+func (n *node) claims() []*claim {
+	all := make([]*claim, 0, len(n.bound)+len(n.promises)+len(n.ghosts))
+	for _, of := range []map[types.UID]*claim{n.bound, n.promises, n.ghosts} {
+		for c := range maps.Values(of) {
+			if c.request.Exclusive() {
+				all = append(all, c)
+			}
+		}
+	}
+	slices.SortFunc(all, byAge)
+	return all
+}
+
+// hear takes in what the node says that a pod holds.
+func (n *node) hear(l *Ledger, c *claim, shares map[string]*share) {
+	switch believed := n.believes(c, shares, l.log, l.metrics); {
+	case !believed:
+		c.settled = 0
+	case c.settled == 0:
+		c.settled = l.tick()
+		n.acknowledge(l, c)
+	}
 }
 
 // believes tells whether the node has said what the pod holds, believably.
@@ -145,54 +187,4 @@ func (n *node) believes(c *claim, shares map[string]*share, log *slog.Logger, m 
 			"pod", c.pod.Namespace+"/"+c.pod.Name, "node", n.name, "err", err)
 	}
 	return false
-}
-
-// snapshot is a node at one moment. It is never changed.
-type snapshot struct {
-	reason allocator.Reason // why there is no base; Admitted when there is
-
-	base    *allocator.Node // with what acknowledged pods hold
-	pending []pending       // pods that the node has not acknowledged, oldest first
-	settled *allocator.Node // base with all pending pods, in that order
-
-	acknowledged, unacknowledged, promised int
-}
-
-type pending struct {
-	uid     types.UID
-	request *allocator.Request
-}
-
-// admit asks whether the kubelet will admit the pod and all that are pending,
-// whatever order it meets them in.
-func (s *snapshot) admit(pod types.UID, r *allocator.Request) allocator.Verdict {
-	switch {
-	case s.base == nil:
-		return allocator.Verdict{Reason: s.reason, Container: -1}
-	case len(s.pending) == 0:
-		return s.base.Admit(r)
-	}
-	all := make([]*allocator.Request, 0, len(s.pending)+1)
-	for _, p := range s.pending {
-		if p.uid != pod {
-			all = append(all, p.request)
-		}
-	}
-	return s.base.AdmitInAnyOrder(append(all, r))
-}
-
-func (s *snapshot) score(pod types.UID, r *allocator.Request, most int64) int64 {
-	if s.base == nil {
-		return 0
-	}
-	if !slices.ContainsFunc(s.pending, func(p pending) bool { return p.uid == pod }) {
-		return s.settled.Score(r, most)
-	}
-	n := s.base
-	for _, p := range s.pending {
-		if p.uid != pod {
-			n, _ = n.After(p.request)
-		}
-	}
-	return n.Score(r, most)
 }

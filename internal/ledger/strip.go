@@ -4,6 +4,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/component-helpers/resource"
 
 	"github.com/numalane/numalane/pkg/allocator"
 	"github.com/numalane/numalane/pkg/topology"
@@ -18,18 +19,22 @@ func liveOnly(o *metav1.ListOptions) {
 	).String()
 }
 
-// stripNode keeps what a node publishes; most of a Node is images and
-// conditions.
+// stripNode keeps what a node publishes and what it has in all; most of a Node
+// is images and conditions.
 func stripNode(obj any) (any, error) {
 	node, ok := obj.(*v1.Node)
 	if !ok {
 		return obj, nil
 	}
-	return &v1.Node{ObjectMeta: stripMeta(&node.ObjectMeta, topology.TopologyAnnotation, topology.PoolsAnnotation)}, nil
+	return &v1.Node{
+		ObjectMeta: stripMeta(&node.ObjectMeta, topology.TopologyAnnotation, topology.PoolsAnnotation),
+		Status:     v1.NodeStatus{Allocatable: node.Status.Allocatable},
+	}, nil
 }
 
 // stripPod keeps what an admission depends on, and of a pod that asks for
-// nothing exclusive only that it is there. It leaves a stripped pod as it is.
+// nothing exclusive only the sum of its requests: as overhead, of which no
+// container is to be thought. It leaves a stripped pod as it is.
 func stripPod(obj any) (any, error) {
 	pod, ok := obj.(*v1.Pod)
 	if !ok {
@@ -37,12 +42,14 @@ func stripPod(obj any) (any, error) {
 	}
 	out := &v1.Pod{
 		ObjectMeta: stripMeta(&pod.ObjectMeta, topology.AllocationAnnotation),
-		Spec:       v1.PodSpec{NodeName: pod.Spec.NodeName},
+		Spec:       v1.PodSpec{NodeName: pod.Spec.NodeName, Priority: pod.Spec.Priority},
 		Status:     v1.PodStatus{Phase: pod.Status.Phase, QOSClass: pod.Status.QOSClass},
 	}
 	if !allocator.NewRequest(pod).Exclusive() {
+		out.Spec.Overhead = resource.PodRequests(pod, resource.PodResourcesOptions{})
 		return out, nil
 	}
+	out.Spec.Overhead = pod.Spec.Overhead
 	out.Spec.Resources = pod.Spec.Resources
 	out.Spec.InitContainers = stripContainers(pod.Spec.InitContainers)
 	out.Spec.Containers = stripContainers(pod.Spec.Containers)
@@ -55,6 +62,7 @@ func stripMeta(m *metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
 	out := metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID,
 		ResourceVersion: m.ResourceVersion, CreationTimestamp: m.CreationTimestamp,
+		DeletionTimestamp: m.DeletionTimestamp,
 	}
 	for _, key := range annotations {
 		if v, ok := m.Annotations[key]; ok {

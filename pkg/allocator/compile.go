@@ -250,7 +250,7 @@ func (c *compiler) group(g *topology.Group, pfs map[string]int) (group, error) {
 	if g.Healthy > g.Total || g.Healthy < 0 {
 		return group{}, fmt.Errorf("%d of %d devices are healthy", g.Healthy, g.Total)
 	}
-	out := group{mask: c.mask(g.NUMANodes), numa: firstNUMANode(g.NUMANodes), total: int64(g.Total), numaNodes: g.NUMANodes, pfAddress: g.PF}
+	out := group{mask: c.mask(g.NUMANodes), numa: firstNUMANode(g.NUMANodes), total: int64(g.Total), numaNodes: g.NUMANodes, pfAddress: g.PF, unhealthy: g.Unhealthy}
 	if _, known := pfs[g.PF]; !known {
 		pfs[g.PF] = len(pfs)
 	}

@@ -20,8 +20,9 @@ type group struct {
 	pf    int
 	total int64
 
-	numaNodes []int // as published, with pfAddress
+	numaNodes []int // as published, with pfAddress and unhealthy
 	pfAddress string
+	unhealthy []string // ids
 }
 
 // touches tells whether a device of the group matches a mask: with several

@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -31,6 +32,17 @@ type ask struct {
 	// noSharedCPUs and noSharedMemory: its containers with CPUs or memory of
 	// their own leave nothing for those without (validatePodScopeResources).
 	noSharedCPUs, noSharedMemory bool
+}
+
+// shape writes down all that an admission depends on.
+func (q *ask) shape() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v,%v,%v,%v,%v", q.pod, q.guaranteed, q.asWhole, q.noSharedCPUs, q.noSharedMemory)
+	for i := range q.containers {
+		c := &q.containers[i]
+		fmt.Fprintf(&b, ";%d,%v", c.kind, c.demand)
+	}
+	return b.String()
 }
 
 type container struct {

@@ -175,3 +175,18 @@ func (n *Node) poolsAfter(after *room) []pool {
 	}
 	return pools
 }
+
+// Total is what a pod adds to one of a node's sums.
+type Total struct {
+	Resource string // "pods" for the pod itself
+	Count    int64  // CPUs in thousandths, all else in the API's units
+}
+
+// Totals are what the general predicates count of the pod, but for what DRA serves.
+func (r *Request) Totals() []Total {
+	all := make([]Total, len(r.unclaimed))
+	for i := range r.unclaimed {
+		all[i] = Total{r.unclaimed[i].name, r.unclaimed[i].count}
+	}
+	return all
+}

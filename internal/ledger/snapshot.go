@@ -1,0 +1,77 @@
+package ledger
+
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/numalane/numalane/pkg/allocator"
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// snapshot is a node at one moment. It is never changed.
+type snapshot struct {
+	reason allocator.Reason // why there is no traffic; Admitted when there is
+
+	text    published
+	state   topology.NodeState // without what pods hold
+	uids    []types.UID        // of moves
+	moves   []allocator.Move   // pods that count, the oldest first
+	traffic *allocator.Traffic
+	settled *allocator.Node // as it will be when all have come, in that order
+
+	acknowledged, unacknowledged, promised int
+}
+
+// absent is the snapshot of a node that nobody has heard of.
+var absent = snapshot{reason: allocator.NoState}
+
+func (s *snapshot) compile() error {
+	t, err := allocator.CompileTraffic(&s.state, s.moves)
+	if err != nil {
+		return err
+	}
+	s.traffic, s.settled = t, t.Base()
+	for i := range s.moves {
+		if m := &s.moves[i]; m.Held == nil && m.Gone == 0 {
+			// A pod that the kubelet is bound to refuse takes nothing.
+			s.settled, _ = s.settled.After(m.Request)
+		}
+	}
+	return nil
+}
+
+// without is the node as if some pods had never come. It is the same where none of
+// them has to do with it.
+func (s *snapshot) without(pods ...types.UID) *snapshot {
+	if s.traffic == nil || !slices.ContainsFunc(pods, func(uid types.UID) bool { return slices.Contains(s.uids, uid) }) {
+		return s
+	}
+	less := &snapshot{text: s.text, state: s.state}
+	for i, uid := range s.uids {
+		if !slices.Contains(pods, uid) {
+			less.uids = append(less.uids, uid)
+			less.moves = append(less.moves, s.moves[i])
+		}
+	}
+	if err := less.compile(); err != nil {
+		less.reason = allocator.Unknown
+	}
+	return less
+}
+
+// admit asks whether the kubelet will admit the pod and all that are on their
+// way, whatever order it meets them in.
+func (s *snapshot) admit(r *allocator.Request) allocator.Verdict {
+	if s.traffic == nil {
+		return allocator.Verdict{Reason: s.reason, Container: -1}
+	}
+	return s.traffic.Admit(r)
+}
+
+func (s *snapshot) score(r *allocator.Request, most int64) int64 {
+	if s.traffic == nil {
+		return 0
+	}
+	return s.settled.Score(r, most)
+}
