@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,4 +245,32 @@ func (c *cluster) metric(name, label string) float64 {
 	}
 	c.t.Fatalf("no metric %s with %s", name, label)
 	return 0
+}
+
+// total is the value of a metric without labels: of a histogram, how much it has counted.
+func (c *cluster) total(name string) float64 {
+	c.t.Helper()
+	families, err := c.reg.Gather()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			m := f.GetMetric()[0]
+			return m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	c.t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// checkError wants a text in an error, or no error for an empty one.
+func checkError(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("%v, want no error", err)
+	case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+		t.Errorf("%v, want %q in it", err, want)
+	}
 }
