@@ -26,6 +26,7 @@ type options struct {
 	absent     string
 	unreadable string
 	newer      string
+	stale      string
 
 	log daemon.Logging
 }
@@ -42,10 +43,12 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.absent, "absent-state", "closed", "nodes that publish nothing: closed refuses them to pods that ask for exclusive CPUs, NUMA memory or devices; open admits")
 	f.StringVar(&o.unreadable, "unreadable-state", "closed", "nodes that publish what cannot be read, contradicts itself or is of an unknown kubelet: open or closed")
 	f.StringVar(&o.newer, "newer-state", "closed", "nodes that publish a newer format than this binary reads: open or closed")
+	f.StringVar(&o.stale, "stale-state", "open", "nodes that have not said for 30 s what a pod holds that is bound to them: open or closed; the pod counts either way")
 	o.log.AddFlags(f)
 }
 
 func (o *options) policy() (p ledger.Policy, err error) {
+	var stale bool
 	for _, s := range []struct {
 		flag, value string
 		admit       *bool
@@ -53,6 +56,7 @@ func (o *options) policy() (p ledger.Policy, err error) {
 		{"--absent-state", o.absent, &p.AdmitAbsent},
 		{"--unreadable-state", o.unreadable, &p.AdmitUnreadable},
 		{"--newer-state", o.newer, &p.AdmitNewer},
+		{"--stale-state", o.stale, &stale},
 	} {
 		switch s.value {
 		case "open":
@@ -62,6 +66,7 @@ func (o *options) policy() (p ledger.Policy, err error) {
 			err = errors.Join(err, fmt.Errorf("%s %q: want open or closed", s.flag, s.value))
 		}
 	}
+	p.RefuseStale = !stale
 	return p, err
 }
 

@@ -15,8 +15,8 @@ func (n *node) acknowledge(l *Ledger, c *claim) {
 	}
 	l.metrics.acknowledged.Observe(time.Since(c.promised).Seconds())
 	s := n.now.Load()
-	i := slices.Index(s.uids, c.pod.UID)
-	if s.traffic == nil || s.text != n.text || i < 0 || s.moves[i].Held != nil {
+	i, known := s.index[c.pod.UID]
+	if s.traffic == nil || s.text != n.text || !known || s.moves[i].Held != nil {
 		return
 	}
 	expected, known := s.traffic.Expected(i, c.told)

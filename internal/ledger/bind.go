@@ -90,7 +90,8 @@ func (l *Ledger) promise(name string, c *claim) (v allocator.Verdict, first bool
 		}
 		return v, false
 	}
-	c.promised, c.bound = time.Now(), l.tick()
+	now := time.Now()
+	c.since, c.promised, c.bound = now, now, l.tick()
 	if old := n.promises[uid]; old != nil {
 		c.bound = old.bound // the kubelet may have met it since
 	} else {

@@ -23,6 +23,7 @@ type claim struct {
 	unreadable error
 
 	doubt    string    // why told is not believed, as last counted
+	since    time.Time // when it was first counted
 	promised time.Time // when the promise was made; zero for a pod that came past us
 
 	// Moments on the ledger's clock, see allocator.Move.
@@ -31,7 +32,7 @@ type claim struct {
 
 // inherit takes over what is known of an earlier version of the pod.
 func (c *claim) inherit(old *claim) {
-	c.doubt, c.promised, c.bound, c.settled = old.doubt, old.promised, old.bound, old.settled
+	c.doubt, c.since, c.promised, c.bound, c.settled = old.doubt, old.since, old.promised, old.bound, old.settled
 }
 
 // leaving tells that the pod is being deleted.

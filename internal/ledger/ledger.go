@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -29,7 +30,15 @@ type Policy struct {
 	AdmitAbsent     bool // the node publishes nothing
 	AdmitUnreadable bool // it publishes what cannot be read, contradicts itself, or is of a kubelet that is not known
 	AdmitNewer      bool // it publishes a newer format
+	// RefuseStale is the other way round: pods are refused by a node that has
+	// not said for staleAfter what one holds that is bound to it. Whatever that
+	// holds counts either way; what else has happened there is not known.
+	RefuseStale bool
 }
+
+// staleAfter is many times what a node takes to acknowledge a pod, and less
+// than an API server takes to declare a node dead (node-monitor-grace-period).
+const staleAfter = 30 * time.Second
 
 func (p Policy) admits(r allocator.Reason) bool {
 	switch r {
@@ -128,18 +137,22 @@ func (l *Ledger) HasSynced() bool { return l.synced.Load() }
 // Admit foretells what the node's kubelet will say to the pod, were it bound
 // now. What is already promised to this very pod does not stand in its way.
 func (l *Ledger) Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict {
-	return l.verdict(l.snapshot(node).without(pod).admit(r))
+	return l.verdict(l.snapshot(node).without(pod), r)
 }
 
 // AdmitWithout foretells the same for when the pods that are leaving have gone.
 func (l *Ledger) AdmitWithout(node string, pod types.UID, r *allocator.Request, leaving []types.UID) allocator.Verdict {
-	return l.verdict(l.snapshot(node).without(append(leaving[:len(leaving):len(leaving)], pod)...).admit(r))
+	return l.verdict(l.snapshot(node).without(append(leaving[:len(leaving):len(leaving)], pod)...), r)
 }
 
 // verdict lets pods go to nodes that are not known where that is the policy.
-func (l *Ledger) verdict(v allocator.Verdict) allocator.Verdict {
-	if l.policy.admits(v.Reason) {
+func (l *Ledger) verdict(s *snapshot, r *allocator.Request) allocator.Verdict {
+	v := s.admit(r)
+	switch {
+	case l.policy.admits(v.Reason):
 		return allocator.Verdict{Reason: allocator.Admitted, Container: -1}
+	case v.OK() && l.policy.RefuseStale && s.isStale():
+		return allocator.Verdict{Reason: allocator.StaleState, Container: -1}
 	}
 	return v
 }
@@ -226,6 +239,7 @@ func (l *Ledger) setPod(pod *v1.Pod) {
 		return // it holds nothing; what it is promised, Bind knows
 	}
 	c := newClaim(pod)
+	c.since = time.Now()
 	l.write.Lock()
 	defer l.write.Unlock()
 	n := l.at(pod.Spec.NodeName)

@@ -275,3 +275,22 @@ func TestMetricsLint(t *testing.T) {
 		}
 	})
 }
+
+// TestStale: a node that does not say what a pod holds is refused after a while,
+// where that is the policy.
+func TestStale(t *testing.T) {
+	for _, refuse := range []bool{false, true} {
+		inCluster(t, ledger.Policy{RefuseStale: refuse}, []runtime.Object{two.node(t, "n1"), on("n1", pod("p", "1", 1))}, func(t *testing.T, c *cluster) {
+			q := pod("q", "1", 1)
+			c.want("n1", q, allocator.Admitted)
+			time.Sleep(time.Minute)
+			want := allocator.Admitted
+			if refuse {
+				want = allocator.StaleState
+			}
+			c.want("n1", q, want)
+			c.put(acknowledged(t, on("n1", pod("p", "1", 1)), 0, []int{0}, 1))
+			c.want("n1", q, allocator.Admitted)
+		})
+	}
+}

@@ -123,6 +123,9 @@ func (n *node) rebuild(l *Ledger) {
 			s.promised++
 		default:
 			s.unacknowledged++
+			if s.waiting.IsZero() || c.since.Before(s.waiting) {
+				s.waiting = c.since
+			}
 		}
 		s.uids = append(s.uids, c.pod.UID)
 		s.moves = append(s.moves, c.move())

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -16,17 +17,26 @@ type snapshot struct {
 	text    published
 	state   topology.NodeState // without what pods hold
 	uids    []types.UID        // of moves
+	index   map[types.UID]int  // the inverse
 	moves   []allocator.Move   // pods that count, the oldest first
 	traffic *allocator.Traffic
 	settled *allocator.Node // as it will be when all have come, in that order
 
 	acknowledged, unacknowledged, promised int
+	waiting                                time.Time // since when the node owes an acknowledgement; zero: it does not
 }
+
+// isStale tells whether the node has long not said what a pod holds.
+func (s *snapshot) isStale() bool { return !s.waiting.IsZero() && time.Since(s.waiting) >= staleAfter }
 
 // absent is the snapshot of a node that nobody has heard of.
 var absent = snapshot{reason: allocator.NoState}
 
 func (s *snapshot) compile() error {
+	s.index = make(map[types.UID]int, len(s.uids))
+	for i, uid := range s.uids {
+		s.index[uid] = i
+	}
 	t, err := allocator.CompileTraffic(&s.state, s.moves)
 	if err != nil {
 		return err
@@ -41,13 +51,18 @@ func (s *snapshot) compile() error {
 	return nil
 }
 
+func (s *snapshot) has(pod types.UID) bool {
+	_, has := s.index[pod]
+	return has
+}
+
 // without is the node as if some pods had never come. It is the same where none of
 // them has to do with it.
 func (s *snapshot) without(pods ...types.UID) *snapshot {
-	if s.traffic == nil || !slices.ContainsFunc(pods, func(uid types.UID) bool { return slices.Contains(s.uids, uid) }) {
+	if s.traffic == nil || !slices.ContainsFunc(pods, s.has) {
 		return s
 	}
-	less := &snapshot{text: s.text, state: s.state}
+	less := &snapshot{text: s.text, state: s.state, waiting: s.waiting}
 	for i, uid := range s.uids {
 		if !slices.Contains(pods, uid) {
 			less.uids = append(less.uids, uid)
