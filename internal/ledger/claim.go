@@ -26,13 +26,19 @@ type claim struct {
 	since    time.Time // when it was first counted
 	promised time.Time // when the promise was made; zero for a pod that came past us
 
-	// Moments on the ledger's clock, see allocator.Move.
+	// Moments on the ledger's clock, see allocator.Move. settled is when told
+	// was first believed; whether it is now, believed says.
 	bound, settled, gone uint64
+	believed             bool
+	foreign              bool // seen bound, and never promised
 }
 
 // inherit takes over what is known of an earlier version of the pod.
 func (c *claim) inherit(old *claim) {
-	c.doubt, c.since, c.promised, c.bound, c.settled = old.doubt, old.since, old.promised, old.bound, old.settled
+	c.doubt, c.since, c.promised, c.bound, c.foreign = old.doubt, old.since, old.promised, old.bound, old.foreign
+	if c.pod.Annotations[topology.AllocationAnnotation] == old.pod.Annotations[topology.AllocationAnnotation] {
+		c.settled, c.believed = old.settled, old.believed
+	}
 }
 
 // leaving tells that the pod is being deleted.
@@ -40,8 +46,8 @@ func (c *claim) leaving() bool { return c.pod.DeletionTimestamp != nil }
 
 // move is the pod in the allocator's words.
 func (c *claim) move() allocator.Move {
-	m := allocator.Move{Request: c.request, Bound: c.bound, Gone: c.gone, Leaving: c.leaving()}
-	if c.settled != 0 {
+	m := allocator.Move{Request: c.request, Bound: c.bound, Gone: c.gone, Leaving: c.leaving(), Foreign: c.foreign}
+	if c.believed {
 		m.Held, m.Settled = c.told, c.settled
 	}
 	return m

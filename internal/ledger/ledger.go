@@ -252,7 +252,7 @@ func (l *Ledger) setPod(pod *v1.Pod) {
 	case promise != nil:
 		c.inherit(promise)
 	case l.synced.Load():
-		c.bound = l.tick()
+		c.bound, c.foreign = l.tick(), true
 	default:
 		// It was there before us: what its kubelet met first cannot be told.
 	}

@@ -77,7 +77,7 @@ func TestHolders(t *testing.T) {
 			p.Status.Phase = v1.PodFailed
 			return p
 		}(), allocator.Admitted, allocator.Admitted},
-		{"one that the kubelet will refuse takes nothing", pod("p", "2", 5), allocator.Admitted, allocator.Admitted},
+		{"one that the kubelet would refuse, were it not there already, shows that not all is known", pod("p", "2", 5), allocator.InFlux, allocator.InFlux},
 		{"one without exclusive CPUs or devices takes nothing", pod("p", "2500m", 0), allocator.Admitted, allocator.Admitted},
 	}
 	for _, tt := range tests {
@@ -90,6 +90,33 @@ func TestHolders(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestForeignPodWithoutPlace: one that comes past the extender and that its kubelet
+// will refuse takes nothing.
+func TestForeignPodWithoutPlace(t *testing.T) {
+	inCluster(t, ledger.Policy{}, []runtime.Object{two.node(t, "n1")}, func(t *testing.T, c *cluster) {
+		c.put(on("n1", pod("p", "2", 5)))
+		c.want("n1", pod("w", "2", 3), allocator.Admitted)
+	})
+}
+
+// TestUnownedIsOurs: what a node publishes as held by nobody may be a pod's whose
+// binding its plugin has not seen yet. It counts once.
+func TestUnownedIsOurs(t *testing.T) {
+	m := two
+	m.edit = func(_ *topology.NodeTopology, p *topology.NodePools) {
+		p.Unowned = []topology.Allocation{{UID: "uid-p", Containers: []topology.ContainerAllocation{{
+			Name: "app", CPUs: map[int]topology.CPUSet{0: topology.NewCPUSet(0, 1)},
+			Devices: []topology.DeviceAllocation{{Resource: vfs, NUMANodes: []int{0}, PF: pf(0), IDs: []string{"a", "b", "c"}}},
+		}}}}
+	}
+	inCluster(t, ledger.Policy{}, []runtime.Object{m.node(t, "n1")}, func(t *testing.T, c *cluster) {
+		c.want("n1", pod("w", "1", 3), allocator.NUMAUnaligned)
+		c.put(on("n1", pod("p", "2", 3))) // on NUMA node 0, and not twice
+		c.want("n1", pod("q", "2", 1), allocator.Admitted)
+		c.want("n1", pod("w", "1", 3), allocator.NUMAUnaligned)
+	})
 }
 
 // TestAcknowledgement follows one pod from bound to acknowledged to gone.

@@ -107,6 +107,8 @@ func (n *node) rebuild(l *Ledger) {
 		return
 	}
 	s := &snapshot{text: n.text, state: topology.NodeState{Topology: n.topology, Pools: n.pools}}
+	// Of a pod that the API has by now, its own claim counts.
+	s.state.Pools.Unowned = slices.DeleteFunc(slices.Clone(n.pools.Unowned), func(a topology.Allocation) bool { return n.knows(types.UID(a.UID)) })
 	for _, c := range n.claims() {
 		shares := c.shares(&n.topology, &n.pools)
 		if len(shares) == 0 {
@@ -117,7 +119,7 @@ func (n *node) rebuild(l *Ledger) {
 		}
 		switch {
 		case c.gone != 0:
-		case c.settled != 0:
+		case c.believed:
 			s.acknowledged++
 		case n.promises[c.pod.UID] != nil:
 			s.promised++
@@ -144,6 +146,11 @@ func (n *node) rebuild(l *Ledger) {
 	n.now.Store(s)
 }
 
+// knows tells whether there is a claim of this pod.
+func (n *node) knows(uid types.UID) bool {
+	return n.bound[uid] != nil || n.promises[uid] != nil || n.ghosts[uid] != nil
+}
+
 // claims are all that the state depends on, the oldest first: the order in which
 // the kubelet takes pods that wait for it.
 func (n *node) claims() []*claim {
@@ -161,10 +168,8 @@ func (n *node) claims() []*claim {
 
 // hear takes in what the node says that a pod holds.
 func (n *node) hear(l *Ledger, c *claim, shares map[string]*share) {
-	switch believed := n.believes(c, shares, l.log, l.metrics); {
-	case !believed:
-		c.settled = 0
-	case c.settled == 0:
+	c.believed = n.believes(c, shares, l.log, l.metrics)
+	if c.believed && c.settled == 0 {
 		c.settled = l.tick()
 		n.acknowledge(l, c)
 	}

@@ -24,6 +24,8 @@ type Move struct {
 	Settled uint64 // when its node was seen to say what it holds
 	Gone    uint64 // when it was seen to have ended; 0 for one that lives
 	Leaving bool   // it is being deleted: it may end at any time, or have ended
+	// Foreign: it was bound without having been asked for.
+	Foreign bool
 }
 
 // Traffic is a node on which pods come and go at this moment. It is immutable.
@@ -223,6 +225,7 @@ type item struct {
 	absent  bool     // it is not there at first
 	mayGo   bool
 	gone    bool // it has gone by now
+	foreign bool
 	sure    bool // it is admitted whatever happens
 
 	bound, settled, goneAt uint64
@@ -236,7 +239,7 @@ type item struct {
 
 func (t *Traffic) newItem(m *Move, r role) item {
 	it := item{
-		absent: r == arrives, mayGo: m.Gone != 0 || m.Leaving, gone: m.Gone != 0,
+		absent: r == arrives, mayGo: m.Gone != 0 || m.Leaving, gone: m.Gone != 0, foreign: m.Foreign,
 		bound: m.Bound, settled: m.Settled, goneAt: m.Gone, twin: -1,
 	}
 	if m.Held == nil {
@@ -312,23 +315,29 @@ func (t *Traffic) filled() *Node {
 			if !v.OK() {
 				return nil
 			}
-			n = after
+			n = after // who takes which is all the same
 		}
 	}
 	return n
 }
 
 // seeWhoIsSure finds out which pods may be refused even if nobody else comes:
-// a foreign one, which nobody asked about, or one that has been overtaken by
-// another's end. Their fate no promise can change.
+// a foreign one, or one that has been overtaken by another's end. Their fate no
+// promise can change. One that was promised the node and has no place in any way
+// shows that what is known is not as it is.
 func (t *Traffic) seeWhoIsSure() {
-	s := search{Traffic: t, refused: make([]bool, len(t.items))}
+	placed := make([]bool, len(t.items))
+	s := search{Traffic: t, refused: make([]bool, len(t.items)), placed: placed}
 	if v := s.run(nil); v.Reason == InFlux {
 		t.over = true
+		return
 	}
 	for i := range t.items {
 		it := &t.items[i]
 		it.sure = it.request != nil && !it.mayGo && !s.refused[i]
+		if it.request != nil && !it.mayGo && !it.foreign && !placed[t.family(i)] {
+			t.over = true
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 type search struct {
 	*Traffic
 	refused []bool // which items were refused at least once; nil: not asked for
+	placed  []bool // and which of them, or of their twins, were not
 	// landed is called with what an item may come to hold; nil: not asked for.
 	landed func(item int, s *stake)
 
@@ -171,6 +172,9 @@ func (s *search) meet(at where, i int) Verdict {
 				next[i] = left
 			} else {
 				to.node = o.After
+				if s.placed != nil {
+					s.placed[s.family(i)] = true
+				}
 				if it.mayGo || s.landed != nil {
 					took, ok := m.node.takenBy(o.After)
 					if !ok {

@@ -93,8 +93,14 @@ func TestTraffic(t *testing.T) {
 		{
 			"a pod that nobody asked about and that has no place bars nobody",
 			machine{cores: []int{4, 4}},
-			coming(asks{cpu: "5"}),
+			[]Move{{Request: NewRequest(podOf(asks{cpu: "5"})), Bound: 1, Foreign: true}},
 			asks{cpu: "4"}, Admitted,
+		},
+		{
+			"a promise that cannot be kept shows that not all is known",
+			machine{cores: []int{4, 4}},
+			coming(asks{cpu: "5"}),
+			asks{cpu: "4"}, InFlux,
 		},
 		{
 			"what contradicts itself is not trusted",
