@@ -17,8 +17,8 @@ const resync = 30 * time.Second
 
 // Changed gives a channel that has a token after each change of what Read
 // reads, any number of changes being one token while none is taken. Each call
-// makes a channel of its own.
-func (r *Reader) Changed() <-chan struct{} { return r.changes.subscribe() }
+// makes a channel of its own. The token is the time of the first of the changes.
+func (r *Reader) Changed() <-chan time.Time { return r.changes.subscribe() }
 
 // Poke counts as a change. The plugin calls it after its own Allocate, which
 // comes just before the kubelet writes its files.
@@ -89,14 +89,14 @@ func (r *Reader) isStateFile(path string) bool {
 // changes tells subscribers that something changed.
 type changes struct {
 	mu          sync.Mutex
-	subscribers []chan struct{}
+	subscribers []chan time.Time
 	restarted   bool
 }
 
-func (c *changes) subscribe() <-chan struct{} {
+func (c *changes) subscribe() <-chan time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ch := make(chan struct{}, 1)
+	ch := make(chan time.Time, 1)
 	c.subscribers = append(c.subscribers, ch)
 	return ch
 }
@@ -115,9 +115,10 @@ func (c *changes) tellRestart() {
 }
 
 func (c *changes) notify() {
+	now := time.Now()
 	for _, ch := range c.subscribers {
 		select {
-		case ch <- struct{}{}:
+		case ch <- now:
 		default:
 		}
 	}
