@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/numalane/numalane/internal/config"
@@ -42,6 +44,8 @@ type view struct {
 
 func newApp(o options, log *slog.Logger) (*app, error) {
 	a := &app{log: log, changed: make(chan struct{}, 1)}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.view.Store(&view{})
 	var err error
 	if a.config, err = config.Load(o.configFile, o.resourcePrefix); err != nil {
@@ -63,15 +67,20 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 	a.servers = plugin.New(plugin.Options{
 		SocketDir: o.devicePluginDir, Logger: log, OnAllocate: a.kubelet.Poke, OnStatus: a.tell, Held: a.held,
 	})
-	a.publisher = publish.New(publish.Options{
-		Client: client, NodeName: o.nodeName, Source: a.kubelet, Changed: a.changed, Logger: log,
+	if err := reg.Register(a.servers); err != nil {
+		return nil, errors.Join(fmt.Errorf("register the pools' metrics: %w", err), a.kubelet.Close())
+	}
+	if a.publisher, err = publish.New(publish.Options{
+		Client: client, NodeName: o.nodeName, Source: a.kubelet, Changed: a.changed, Logger: log, Metrics: reg,
 		Host:  func() *topology.Host { return a.view.Load().host },
 		Pools: func() []kubelet.Pool { return a.view.Load().pools },
 		Ready: func() bool { return a.scanned() == nil && a.registered() == nil },
-	})
+	}); err != nil {
+		return nil, errors.Join(err, a.kubelet.Close())
+	}
 	if o.listen != "" {
 		checks := []httpserver.Check{{Name: "inventory", Ready: a.scanned}, {Name: "kubelet", Ready: a.registered}}
-		if a.http, err = httpserver.New(httpserver.Options{Addr: o.listen, Log: log, Checks: checks}); err != nil {
+		if a.http, err = httpserver.New(httpserver.Options{Addr: o.listen, Log: log, Checks: checks, Gatherer: reg}); err != nil {
 			return nil, errors.Join(err, a.kubelet.Close())
 		}
 	}

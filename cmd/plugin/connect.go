@@ -45,8 +45,11 @@ func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
 		return nil, nil
 	}
 	c.UserAgent = "numalane-plugin"
-	// A node that starts acknowledges all its pods at once.
-	c.QPS, c.Burst = 50, 100
+	// The publisher writes only on change, few at a time and with backoff; a
+	// limit on top would keep a node that starts from acknowledging its pods.
+	c.QPS = -1
+	// An API that does not even refuse must not hold a try up for long.
+	c.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	return kubernetes.NewForConfig(c)
 }
 

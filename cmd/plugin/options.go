@@ -47,7 +47,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.kubeletConfigDir, "kubelet-config-dir", "", "the kubelet's configuration drop-in folder")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this Node in the API (default $NODE_NAME)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API (default: in a pod, its service account; elsewhere nothing is published)")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:8892", "address of /livez and /readyz; empty for none")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8892", "address of /livez, /readyz and /metrics; empty for none")
 	o.log.AddFlags(f)
 }
 

@@ -23,6 +23,8 @@ type DeviceState struct {
 	// Registered are the resources that the kubelet knows, those without a
 	// healthy device too.
 	Registered []string
+	// Healthy are their healthy devices by resource, ascending.
+	Healthy map[string][]string
 	// Unknown names fields that this version does not understand.
 	Unknown []string
 }
@@ -53,7 +55,10 @@ func ParseDeviceState(b []byte) (DeviceState, error) {
 	if f.Data == nil {
 		return DeviceState{}, errors.New("decode kubelet_internal_checkpoint: no Data: the format is unknown")
 	}
-	s := DeviceState{Unknown: unknown, Registered: slices.Sorted(maps.Keys(f.Data.RegisteredDevices))}
+	for _, ids := range f.Data.RegisteredDevices {
+		slices.Sort(ids) // the kubelet writes them in any order
+	}
+	s := DeviceState{Unknown: unknown, Registered: slices.Sorted(maps.Keys(f.Data.RegisteredDevices)), Healthy: f.Data.RegisteredDevices}
 	for _, e := range f.Data.PodDeviceEntries {
 		for _, node := range slices.Sorted(maps.Keys(e.DeviceIDs)) {
 			for _, id := range e.DeviceIDs[node] {

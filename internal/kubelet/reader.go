@@ -28,7 +28,7 @@ type Reader struct {
 
 	mu          sync.Mutex // one reading at a time
 	settings    settings
-	allocatable *Allocatable // the last answer; nil: none yet
+	allocatable answer
 	timer       *time.Timer
 	said        string
 }
@@ -117,16 +117,22 @@ func (r *Reader) HeldDevices() (map[string][]string, error) {
 func (r *Reader) read(ctx context.Context, in *Input) (topology.NodeState, error) {
 	if r.changes.takeRestart() {
 		r.settings.restart()
+		r.allocatable.outdate()
 	}
 	config, err := r.settings.get(ctx)
 	if err != nil {
 		return topology.NodeState{}, err
 	}
 	s := &Snapshot{Config: config}
-	if s.Allocatable, err = r.askAllocatable(ctx); err != nil {
+	if s.Allocatable, err = r.allocatable.get(ctx, r.podResources, &config); err != nil {
 		return topology.NodeState{}, err
 	}
 	faults := readFiles(&r.o, s)
+	if r.allocatable.outdatedBy(s) {
+		if s.Allocatable, err = r.allocatable.get(ctx, r.podResources, &config); err != nil {
+			return topology.NodeState{}, err
+		}
+	}
 	if s.NeedsActive(in) {
 		if s.Active, err = askActive(ctx, r.podResources); err != nil {
 			faults = append(faults, err)
@@ -137,19 +143,6 @@ func (r *Reader) read(ctx context.Context, in *Input) (topology.NodeState, error
 	}
 	r.say(errors.Join(faults...))
 	return Assemble(s, in)
-}
-
-// askAllocatable takes the last answer of a kubelet that does not answer: it
-// is down, and gives nothing away.
-func (r *Reader) askAllocatable(ctx context.Context) (Allocatable, error) {
-	a, err := askAllocatable(ctx, r.podResources)
-	if err == nil {
-		r.allocatable = &a
-	}
-	if r.allocatable == nil {
-		return Allocatable{}, err
-	}
-	return *r.allocatable, nil
 }
 
 // say logs a fault when it comes and when it is gone.

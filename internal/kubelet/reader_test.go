@@ -52,11 +52,13 @@ type fakeKubelet struct {
 	allocatable *podresources.AllocatableResourcesResponse
 	list        *podresources.ListPodResourcesResponse
 	lists       int
+	asked       int // GetAllocatableResources
 }
 
 func (k *fakeKubelet) GetAllocatableResources(context.Context, *podresources.AllocatableResourcesRequest) (*podresources.AllocatableResourcesResponse, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.asked++
 	return k.allocatable, nil
 }
 
@@ -121,7 +123,7 @@ topologyManagerPolicy: single-numa-node
 `
 
 // newNode has the state files of a version; "" has none.
-func newNode(t *testing.T, version string, change ...func(*kubelet.Options)) *node {
+func newNode(t testing.TB, version string, change ...func(*kubelet.Options)) *node {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "nl") // short: it holds a socket
 	if err != nil {
@@ -167,7 +169,7 @@ func newNode(t *testing.T, version string, change ...func(*kubelet.Options)) *no
 }
 
 // write replaces a file as the kubelet does (util/store, writeFile).
-func (n *node) write(t *testing.T, name string, b []byte) {
+func (n *node) write(t testing.TB, name string, b []byte) {
 	t.Helper()
 	path := filepath.Join(n.dir, name)
 	tmp := path + ".tmp"

@@ -3,8 +3,10 @@ package kubelet
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,20 +19,33 @@ const resync = 30 * time.Second
 
 // Changed gives a channel that has a token after each change of what Read
 // reads, any number of changes being one token while none is taken. Each call
-// makes a channel of its own.
-func (r *Reader) Changed() <-chan struct{} { return r.changes.subscribe() }
+// makes a channel of its own. The token is the time of the first of the changes.
+func (r *Reader) Changed() <-chan time.Time { return r.changes.subscribe() }
 
 // Poke counts as a change. The plugin calls it after its own Allocate, which
 // comes just before the kubelet writes its files.
 func (r *Reader) Poke() { r.changes.tell() }
 
 // Watch tells changes of the kubelet's files until ctx ends. The files need
-// not exist yet, nor their folders.
+// not exist yet, nor their folders. Without inotify, of which a node has few
+// instances for all of its root (fs.inotify.max_user_instances), it looks.
 func (r *Reader) Watch(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch the kubelet's files: %w", err)
+	for {
+		w, err := fsnotify.NewWatcher()
+		if err != nil {
+			r.log.Warn("no inotify watch on the kubelet's files, looking at them instead; raise fs.inotify.max_user_instances", "err", err)
+			r.look(ctx, resync)
+		} else if err := r.follow(ctx, w); err != nil {
+			r.log.Warn("the watch on the kubelet's files ended, starting another", "err", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
 	}
+}
+
+// follow tells what inotify does.
+func (r *Reader) follow(ctx context.Context, w *fsnotify.Watcher) error {
 	defer w.Close()
 	// The files are replaced by rename, so their folders are watched.
 	watched := map[string]bool{}
@@ -54,7 +69,7 @@ func (r *Reader) Watch(ctx context.Context) error {
 			return nil
 		case e, ok := <-w.Events:
 			if !ok {
-				return errors.New("watch the kubelet's files: the watch ended")
+				return errors.New("no more events")
 			}
 			switch {
 			case e.Name == r.o.DevicePluginDir && e.Has(fsnotify.Create):
@@ -67,7 +82,7 @@ func (r *Reader) Watch(ctx context.Context) error {
 			}
 		case err, ok := <-w.Errors:
 			if !ok {
-				return errors.New("watch the kubelet's files: the watch ended")
+				return errors.New("no more events")
 			}
 			r.log.Warn("an event of the kubelet's files may be lost, reading them again", "err", err)
 			r.changes.tell()
@@ -77,26 +92,68 @@ func (r *Reader) Watch(ctx context.Context) error {
 	}
 }
 
-func (r *Reader) isStateFile(path string) bool {
-	switch path {
-	case filepath.Join(r.o.Dir, cpuStateFile), filepath.Join(r.o.Dir, memoryStateFile),
-		filepath.Join(r.o.DevicePluginDir, checkpointName):
-		return true
+// lookEvery is how late a change is told without inotify.
+const lookEvery = 50 * time.Millisecond
+
+// look tells what shows in the files' metadata, for a while.
+func (r *Reader) look(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	socket := filepath.Join(r.o.DevicePluginDir, kubeletSocket)
+	seen := map[string]fs.FileInfo{}
+	changed := func(path string) bool {
+		now, err := os.Stat(path)
+		before, known := seen[path]
+		if err != nil {
+			delete(seen, path)
+			return known
+		}
+		seen[path] = now
+		return !known || !os.SameFile(before, now) || !before.ModTime().Equal(now.ModTime())
 	}
-	return false
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	r.changes.tellRestart() // what was before is not known
+	changed(socket)
+	for {
+		restarted, written := changed(socket) && seen[socket] != nil, false
+		for _, path := range r.stateFiles() {
+			written = changed(path) || written
+		}
+		switch {
+		case restarted:
+			r.changes.tellRestart()
+		case written:
+			r.changes.tell()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Reader) isStateFile(path string) bool { return slices.Contains(r.stateFiles(), path) }
+
+func (r *Reader) stateFiles() []string {
+	return []string{
+		filepath.Join(r.o.Dir, cpuStateFile), filepath.Join(r.o.Dir, memoryStateFile),
+		filepath.Join(r.o.DevicePluginDir, checkpointName),
+	}
 }
 
 // changes tells subscribers that something changed.
 type changes struct {
 	mu          sync.Mutex
-	subscribers []chan struct{}
+	subscribers []chan time.Time
 	restarted   bool
 }
 
-func (c *changes) subscribe() <-chan struct{} {
+func (c *changes) subscribe() <-chan time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ch := make(chan struct{}, 1)
+	ch := make(chan time.Time, 1)
 	c.subscribers = append(c.subscribers, ch)
 	return ch
 }
@@ -115,9 +172,10 @@ func (c *changes) tellRestart() {
 }
 
 func (c *changes) notify() {
+	now := time.Now()
 	for _, ch := range c.subscribers {
 		select {
-		case ch <- struct{}{}:
+		case ch <- now:
 		default:
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-func await(t *testing.T, ch <-chan struct{}, what string) {
+func await(t *testing.T, ch <-chan time.Time, what string) {
 	t.Helper()
 	select {
 	case <-ch:
@@ -19,7 +19,7 @@ func await(t *testing.T, ch <-chan struct{}, what string) {
 	}
 }
 
-func drain(ch <-chan struct{}) {
+func drain(ch <-chan time.Time) {
 	select {
 	case <-ch:
 	default:
@@ -27,7 +27,7 @@ func drain(ch <-chan struct{}) {
 }
 
 // watch starts to watch and waits until it does.
-func (n *node) watch(t *testing.T) <-chan struct{} {
+func (n *node) watch(t *testing.T) <-chan time.Time {
 	t.Helper()
 	changed := n.reader.Changed()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -15,4 +15,10 @@
 // second registration when the first stream ends. So a pool registers only
 // while it has no stream, and that ListAndWatch was opened is the only sign of
 // success.
+//
+// Two instances on one node, as in an update with a surge, go by the rules in
+// rivals.go: the younger one has the pool, the older one stands by with its
+// stream open and takes the pool back when it is alone again. From 1.37 on no
+// pod is refused meanwhile, whichever ends first; an older kubelet throws the
+// younger instance out when the older one ends, which registers again.
 package plugin

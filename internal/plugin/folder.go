@@ -2,13 +2,16 @@ package plugin
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -38,22 +41,51 @@ const (
 // and go. It may not exist yet, and may be removed and made anew.
 type folder struct {
 	path    string
-	token   string // in the name of every socket of this process start
+	token   string // in the name of every socket of this process start; younger starts have greater ones
 	sockets atomic.Uint32
 	changes *cell[struct{}] // set whenever something may have changed
 	log     *slog.Logger
 }
 
+// newToken is greater than those of all processes that started before. Should
+// the clock be put back in between, the older instance has the pool until it
+// ends, and no harm is done.
+func newToken() string {
+	var chance [2]byte
+	rand.Read(chance[:]) // never fails
+	return fmt.Sprintf("%014x%x", time.Now().UnixMicro(), chance)
+}
+
 // newSocket is a path that no socket has had before.
-func (f *folder) newSocket() string {
-	return filepath.Join(f.path, fmt.Sprintf("%s%s-%d%s", socketPrefix, f.token, f.sockets.Add(1), socketSuffix))
+func (f *folder) newSocket(resource string) string {
+	return filepath.Join(f.path, fmt.Sprintf("%s%s-%s-%d%s", socketPrefix, f.token, poolToken(resource), f.sockets.Add(1), socketSuffix))
+}
+
+// poolToken stands for a pool's resource in a socket's name, whose length is short.
+func poolToken(resource string) string {
+	h := fnv.New32a()
+	h.Write([]byte(resource))
+	return fmt.Sprintf("%08x", h.Sum32())
+}
+
+// younger are the sockets that instances which started after this one have for
+// a resource.
+func (f *folder) younger(resource string) []string {
+	paths, err := filepath.Glob(filepath.Join(f.path, socketPrefix+"*-"+poolToken(resource)+"-*"+socketSuffix))
+	if err != nil {
+		return nil // a bad pattern alone
+	}
+	return slices.DeleteFunc(paths, func(path string) bool {
+		token, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), socketPrefix), "-")
+		return len(token) != len(f.token) || token <= f.token
+	})
 }
 
 func (f *folder) kubelet() string { return filepath.Join(f.path, kubeletSocket) }
 
 // checkLength refuses a folder whose sockets could not be bound.
 func (f *folder) checkLength() error {
-	longest := fmt.Sprintf("%s%s-%d%s", socketPrefix, f.token, 999999, socketSuffix)
+	longest := fmt.Sprintf("%s%s-%s-%d%s", socketPrefix, f.token, poolToken(""), 999999, socketSuffix)
 	if over := len(filepath.Join(f.path, longest)) - maxSocketPath; over > 0 {
 		return fmt.Errorf("device plugin folder %s: its name is %d bytes too long for the unix sockets in it, which may have %d", f.path, over, maxSocketPath)
 	}

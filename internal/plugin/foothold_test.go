@@ -60,7 +60,7 @@ func TestFoothold(t *testing.T) {
 				folder := testFolder(t)
 				renew(t, folder, time.Unix(1, 0))
 				id, _ := folder.kubeletIdentity()
-				f := &foothold{folder: folder, own: folder.newSocket(), kubelet: id, log: folder.log}
+				f := &foothold{folder: folder, own: folder.newSocket("intel.com/a"), kubelet: id, log: folder.log}
 				touch(t, f.own)
 				if f.lost() {
 					t.Fatal("lost at the start")
@@ -119,8 +119,8 @@ func TestPause(t *testing.T) {
 
 func TestSocketNames(t *testing.T) {
 	f := &folder{path: "/var/lib/kubelet/device-plugins", token: "0a1b2c3d"}
-	for _, want := range []string{"numalane-0a1b2c3d-1.sock", "numalane-0a1b2c3d-2.sock"} {
-		if got := filepath.Base(f.newSocket()); got != want {
+	for _, want := range []string{"numalane-0a1b2c3d-541d84bc-1.sock", "numalane-0a1b2c3d-541d84bc-2.sock"} {
+		if got := filepath.Base(f.newSocket("intel.com/a")); got != want {
 			t.Errorf("socket %s, want %s", got, want)
 		}
 	}

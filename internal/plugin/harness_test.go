@@ -25,6 +25,7 @@ type node struct {
 	t       testing.TB
 	updates chan []plugin.Pool
 	end     func() // stops Servers and checks what is left
+	stopOwn func() // stops Servers alone
 
 	mu   sync.Mutex
 	held map[string][]string
@@ -64,11 +65,14 @@ func newNode(t testing.TB, minor int, change ...func(*plugin.Options)) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx, n.updates) }()
-	n.end = sync.OnceFunc(func() {
+	n.stopOwn = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run returned %v, want nil", err)
 		}
+	})
+	n.end = sync.OnceFunc(func() {
+		n.stopOwn()
 		for _, rule := range n.rulesBroken() {
 			t.Errorf("registration rule broken: %s", rule)
 		}

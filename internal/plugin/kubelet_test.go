@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,6 +35,7 @@ type fakeKubelet struct {
 	healthy   map[string]int                    // by resource: allocatable
 	endpoints []string                          // one a registration
 	broken    []string                          // rules that the plugin broke
+	losses    int                               // times that a resource lost all its devices
 }
 
 // answer is what a fake kubelet does with a registration.
@@ -213,6 +213,7 @@ func (k *fakeKubelet) run(ctx context.Context, c *fakeClient) {
 	}
 	if len(k.clients[c.resource]) == 0 {
 		k.healthy[c.resource] = 0
+		k.losses++
 	}
 }
 
@@ -249,16 +250,6 @@ func (k *fakeKubelet) rulesBroken() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.broken)
-}
-
-// surge forgives the one rule that two instances at once break.
-func (k *fakeKubelet) surge() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.broken) != 1 || !strings.Contains(k.broken[0], "is still served") {
-		k.t.Errorf("rules broken: %v, want that both were served at once", k.broken)
-	}
-	k.broken = nil
 }
 
 // api is the client of the resource's live stream.

@@ -31,7 +31,7 @@ func TestRegister(t *testing.T) {
 		if len(got) != 1 || !strings.HasPrefix(got[0].Socket, "numalane-") {
 			t.Fatalf("status %+v, want one pool with a numalane-* socket", got)
 		}
-		want := []plugin.PoolStatus{{Resource: resource, Phase: plugin.Live, Socket: got[0].Socket, Devices: 2, Healthy: 2}}
+		want := []plugin.PoolStatus{{Resource: resource, Phase: plugin.Live, Socket: got[0].Socket, Devices: 2, Healthy: 2, Registrations: 1}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("status (-want +got):\n%s", diff)
 		}
@@ -240,38 +240,24 @@ func TestStreamIsTheSignOfSuccess(t *testing.T) {
 	}
 }
 
-// An update with a surge: the older instance stops when we are live already,
-// and a 1.36 kubelet throws us out in its place. The pool comes back.
+// An update with a surge: the older instance stops when the younger is live
+// already, and a 1.36 kubelet throws that out in its place. The pool comes back.
 func TestThrownOutBySurge(t *testing.T) {
-	n := newNode(t, 36)
-	n.start()
-	older := plugin.New(plugin.Options{SocketDir: n.dir})
-	ctx, cancel := context.WithCancel(context.Background())
-	updates := make(chan []plugin.Pool)
-	done := make(chan error)
-	go func() { done <- older.Run(ctx, updates) }()
-	updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0))}
-	eventually(t, "the older instance to be live", func() error {
-		if s := older.Status(); len(s) != 1 || s[0].Phase != plugin.Live || n.allocatable(resource) != 1 {
-			return errors.New("it is not")
+	pools := []plugin.Pool{pool(vf("0000:3b:02.0", 0))}
+	n := liveNode(t, 36, pools...)
+	younger := n.instance(t)
+	younger.updates <- pools
+	phase(t, younger, plugin.Live)
+	phase(t, n, plugin.Standby)
+	n.forgive()
+	n.stopOwn()
+	eventually(t, "the younger instance to be registered again", func() error {
+		if s := younger.Status(); s[0].Phase != plugin.Live || s[0].Registrations != 2 || n.allocatable(resource) != 1 {
+			return fmt.Errorf("allocatable %d, status %+v", n.allocatable(resource), s)
 		}
 		return nil
 	})
-	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0))}
-	n.waitLive(2)
-	n.surge() // no rule broken: the older socket is another process's
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	n.waitLive(3)
-	n.waitList(resource, "0000:3b:02.0 Healthy [0]")
-	eventually(t, "the device to be allocatable", func() error {
-		if got := n.allocatable(resource); got != 1 {
-			return fmt.Errorf("allocatable %d", got)
-		}
-		return nil
-	})
+	younger.stop()
 }
 
 func TestStop(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -29,7 +30,10 @@ type server struct {
 	onAllocate func()
 	onStatus   func()
 	log        *slog.Logger
+	rivals     *rivals
 	at         atomic.Pointer[position]
+
+	registrations atomic.Int64
 }
 
 // position is where a server is in its life.
@@ -42,7 +46,7 @@ type position struct {
 // enter tells where the server is now, and why it is not further. Until it is
 // Live again, the reason of the last failure stands.
 func (s *server) enter(p Phase, socket string, err error) {
-	if err == nil && p != Live && p != Idle {
+	if err == nil && p != Live && p != Standby && p != Idle {
 		err = s.at.Load().err
 	}
 	s.at.Store(&position{p, socket, err})
@@ -55,24 +59,35 @@ func (s *server) enter(p Phase, socket string, err error) {
 // run holds sessions, one after the other, until the context ends.
 func (s *server) run(ctx context.Context) {
 	defer s.enter(Idle, "", nil)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { s.rivals.run(ctx) })
 	delay := firstRetry
-	for s.waitForDevices(ctx) {
+	var last *stage // of a session that ended only to be registered again
+	for s.waitForDevices(ctx) && (last != nil || s.waitForRivals(ctx)) {
 		k, ok := s.waitForKubelet(ctx)
 		if !ok {
-			return
+			break
 		}
 		begun := time.Now()
-		err := s.session(ctx, k)
+		next, err := s.session(ctx, k, last)
+		last.close()
+		last = next
 		if err == nil {
-			return
+			break
 		}
-		if errors.Is(err, errRetired) {
+		if time.Since(begun) >= steady {
+			delay = firstRetry
+		}
+		switch {
+		case errors.Is(err, errAlone), errors.Is(err, errSuperseded):
+			s.log.Info("pool is registered anew", "reason", err)
+			s.enter(Retrying, "", nil)
+			continue
+		case errors.Is(err, errRetired):
 			s.log.Info("pool is no longer advertised", "reason", err)
 			delay = firstRetry
-		} else {
-			if time.Since(begun) >= steady {
-				delay = firstRetry
-			}
+		default:
 			s.log.Warn("pool must be registered again", "err", err, "in", delay)
 		}
 		s.enter(Retrying, "", err)
@@ -80,6 +95,26 @@ func (s *server) run(ctx context.Context) {
 			delay = firstRetry
 		} else {
 			delay = min(2*delay, lastRetry)
+		}
+	}
+	last.close()
+}
+
+// waitForRivals is false when the context ended while a newer instance had the
+// pool: an older one that registered after it would be called in its place.
+func (s *server) waitForRivals(ctx context.Context) bool {
+	for {
+		superseded, changed := s.rivals.live.get()
+		if !superseded {
+			return ctx.Err() == nil
+		}
+		if s.at.Load().phase != Standby {
+			s.enter(Standby, "", nil)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
 		}
 	}
 }

@@ -2,8 +2,6 @@ package plugin
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -55,13 +53,11 @@ func New(o Options) *Servers {
 	if o.Held == nil {
 		o.Held = func() map[string][]string { return nil }
 	}
-	var token [4]byte
-	rand.Read(token[:]) // never fails
 	s := &Servers{
 		opts: o,
 		folder: &folder{
 			path:    filepath.Clean(o.SocketDir),
-			token:   hex.EncodeToString(token[:]),
+			token:   newToken(),
 			changes: newCell(struct{}{}),
 			log:     o.Logger,
 		},
@@ -164,6 +160,7 @@ func (f *fleet) newServer(resource string) *server {
 		onStatus:   f.opts.OnStatus,
 		log:        f.opts.Logger.With("pool", resource),
 	}
+	srv.rivals = newRivals(f.folder, resource, srv.log)
 	srv.at.Store(&position{phase: Idle})
 	return srv
 }

@@ -17,6 +17,7 @@ type service struct {
 	pluginapi.UnimplementedDevicePluginServer
 
 	pool       *cell[*snapshot]
+	superseded *cell[bool] // a newer instance tells the kubelet of the devices
 	onAllocate func()
 
 	opened  chan struct{} // closed when the first stream opens
@@ -28,9 +29,10 @@ type service struct {
 	over    bool
 }
 
-func newService(pool *cell[*snapshot], onAllocate func()) *service {
+func newService(pool *cell[*snapshot], superseded *cell[bool], onAllocate func()) *service {
 	return &service{
 		pool:       pool,
+		superseded: superseded,
 		onAllocate: onAllocate,
 		opened:     make(chan struct{}),
 		ended:      make(chan struct{}),
@@ -45,7 +47,12 @@ func (s *service) GetDevicePluginOptions(context.Context, *pluginapi.Empty) (*pl
 }
 
 // ListAndWatch sends the whole list, once at first and then only when it has
-// changed: the kubelet writes its checkpoint at each message.
+// changed: the kubelet writes its checkpoint at each message. While a newer
+// instance has the pool it sends nothing: the kubelet takes the last message of
+// whatever stream (devicemanager genericDeviceUpdateCallback), and ours may be
+// the older truth. The stream stays open all the same: from 1.37 on the kubelet
+// falls back on it at once should the newer instance go first
+// (PluginDisconnected), and no pod is refused in between.
 func (s *service) ListAndWatch(_ *pluginapi.Empty, stream pluginapi.DevicePlugin_ListAndWatchServer) error {
 	if !s.streamOpens() {
 		return status.Error(codes.Unavailable, "this session has ended, another socket is being registered")
@@ -53,8 +60,9 @@ func (s *service) ListAndWatch(_ *pluginapi.Empty, stream pluginapi.DevicePlugin
 	defer s.streamEnds()
 	var sent *pluginapi.ListAndWatchResponse
 	for {
+		superseded, changed := s.superseded.get()
 		pool, replaced := s.pool.get()
-		if sent == nil || !proto.Equal(sent, pool.list) {
+		if sent == nil || !superseded && !proto.Equal(sent, pool.list) {
 			if err := stream.Send(pool.list); err != nil {
 				return err
 			}
@@ -62,6 +70,7 @@ func (s *service) ListAndWatch(_ *pluginapi.Empty, stream pluginapi.DevicePlugin
 		}
 		select {
 		case <-replaced:
+		case <-changed:
 		case <-s.closing:
 			return nil
 		case <-stream.Context().Done():

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 )
 
@@ -32,6 +32,8 @@ var (
 	errRestarted   = errors.New("the kubelet started anew")
 	errNoStream    = fmt.Errorf("the kubelet took the registration and opened no ListAndWatch stream within %s", streamTimeout)
 	errRetired     = errors.New("the pool has left the configuration")
+	errSuperseded  = errors.New("a newer instance of the plugin registered at the same time")
+	errAlone       = errors.New("the newer instance of the plugin is gone")
 )
 
 // kubelet is a connection to a kubelet that listens.
@@ -44,59 +46,66 @@ type kubelet struct {
 // kubelet's stream ends or the session has lost its sense. When it returns,
 // the socket is gone and every stream ended, so that the next session may
 // register. It returns nil only when the context ended.
-func (s *server) session(ctx context.Context, k kubelet) error {
-	path := s.folder.newSocket()
+//
+// With errAlone it goes on being served until the next session, which gets it
+// as last, is live: a kubelet from 1.37 on is content with either, an older one
+// knows nothing of this one any more.
+func (s *server) session(ctx context.Context, k kubelet, last *stage) (*stage, error) {
+	path := s.folder.newSocket(s.resource)
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		k.conn.Close()
-		return fmt.Errorf("listen for the kubelet: %w", err)
+		return nil, fmt.Errorf("listen for the kubelet: %w", err)
 	}
-	svc := newService(s.pool, s.onAllocate)
-	g := grpc.NewServer()
-	pluginapi.RegisterDevicePluginServer(g, svc)
-	served := make(chan error, 1)
+	st := newStage(ctx, s, listener)
 	registered := make(chan error, 1)
-
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { served <- g.Serve(listener) })
-	running.Go(func() {
+	st.running.Go(func() {
 		defer k.conn.Close()
-		if err := selfCheck(ctx, path); err != nil {
+		if err := selfCheck(st.ctx, path); err != nil {
 			registered <- err
 			return
 		}
-		registered <- register(ctx, k.conn, s.resource, filepath.Base(path))
+		registered <- register(st.ctx, k.conn, s.resource, filepath.Base(path))
 	})
-	defer running.Wait()
-	defer closeServer(g, svc)
-	defer cancel()
-
 	s.enter(Registering, path, nil)
-	return s.hold(ctx, foothold{folder: s.folder, own: path, kubelet: k.identity, log: s.log}, svc, served, registered)
+	err = s.hold(ctx, foothold{folder: s.folder, own: path, kubelet: k.identity, log: s.log}, st, last, registered)
+	if errors.Is(err, errAlone) {
+		return st, err
+	}
+	st.close()
+	return nil, err
 }
 
 // hold waits until the session must end, and says why.
-func (s *server) hold(ctx context.Context, f foothold, svc *service, served, registered <-chan error) error {
-	opened := svc.opened
-	var noStream <-chan time.Time
+func (s *server) hold(ctx context.Context, f foothold, st, last *stage, registered <-chan error) error {
+	opened := st.svc.opened
+	var noStream, relieved <-chan time.Time
+	standby := false
 	for {
 		// What is waited on is taken before what is looked at.
 		_, changed := s.folder.changes.get()
 		pool, replaced := s.pool.get()
+		superseded, rivals := s.rivals.live.get()
 		if !pool.advertise {
 			return errRetired
 		}
 		if f.lost() {
 			return errRestarted
 		}
+		switch {
+		case opened == nil && superseded && !standby:
+			standby = true
+			s.enter(Standby, f.own, nil)
+		case opened == nil && !superseded && standby:
+			return errAlone
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-served:
+		case err := <-st.served:
 			return fmt.Errorf("serve %s: %w", f.own, err)
 		case err := <-registered:
-			if err != nil && !svc.hasOpened() {
+			if err != nil && !st.svc.hasOpened() {
 				return err
 			}
 			registered = nil
@@ -104,25 +113,26 @@ func (s *server) hold(ctx context.Context, f foothold, svc *service, served, reg
 		case <-noStream:
 			return errNoStream
 		case <-opened:
+			if superseded {
+				return errSuperseded
+			}
 			// From here on the stream is the word that counts.
 			opened, registered, noStream = nil, nil, nil
+			relieved = time.After(closeTimeout)
+			st.health.SetServingStatus(s.resource, grpc_health_v1.HealthCheckResponse_SERVING)
+			s.registrations.Add(1)
 			s.enter(Live, f.own, nil)
-		case <-svc.ended:
+		case <-relieved:
+			// An Allocate that was meant for it is through by now.
+			last.close()
+		case <-st.svc.ended:
 			return errStreamEnded
 		case <-f.settled:
 		case <-changed:
 		case <-replaced:
+		case <-rivals:
 		}
 	}
-}
-
-// closeServer ends the streams, lets a running Allocate end, and takes the
-// socket away.
-func closeServer(g *grpc.Server, svc *service) {
-	close(svc.closing)
-	cut := time.AfterFunc(closeTimeout, g.Stop)
-	defer cut.Stop()
-	g.GracefulStop()
 }
 
 // selfCheck calls our own server: the kubelet dials back within Register, so

@@ -11,10 +11,11 @@ const (
 	Waiting                  // no kubelet listens
 	Retrying                 // a session ended, the next one is to come
 	Registering              // the kubelet is asked to connect
+	Standby                  // a newer instance of the plugin has the pool; the stream may be open
 	Live                     // the kubelet's ListAndWatch stream is open
 )
 
-var phases = [...]string{"idle", "waiting", "retrying", "registering", "live"}
+var phases = [...]string{"idle", "waiting", "retrying", "registering", "standby", "live"}
 
 // String is the phase as a word, for logs and probes.
 func (p Phase) String() string { return phases[p] }
@@ -26,6 +27,8 @@ type PoolStatus struct {
 	Socket   string // name of the session's socket, empty without one
 	Devices  int    // listed
 	Healthy  int
+	// Registrations counts how often the kubelet opened ListAndWatch.
+	Registrations int
 	// Err is why the pool is not Live, as far as something went wrong.
 	Err error
 }
@@ -37,7 +40,7 @@ func (s *Servers) Status() []PoolStatus {
 	all := make([]PoolStatus, 0, len(servers))
 	for _, srv := range servers {
 		at, pool := srv.at.Load(), srv.pool.value()
-		st := PoolStatus{Resource: srv.resource, Phase: at.phase, Devices: len(pool.devices), Healthy: pool.healthy, Err: at.err}
+		st := PoolStatus{Resource: srv.resource, Phase: at.phase, Devices: len(pool.devices), Healthy: pool.healthy, Registrations: int(srv.registrations.Load()), Err: at.err}
 		if at.socket != "" {
 			st.Socket = filepath.Base(at.socket)
 		}

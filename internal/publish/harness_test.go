@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -34,7 +37,7 @@ type source struct {
 	state   topology.NodeState
 	err     error
 	inputs  []kubelet.Input
-	changed chan struct{}
+	changed chan time.Time
 }
 
 func (s *source) Read(_ context.Context, in kubelet.Input) (topology.NodeState, error) {
@@ -44,7 +47,7 @@ func (s *source) Read(_ context.Context, in kubelet.Input) (topology.NodeState, 
 	return s.state, s.err
 }
 
-func (s *source) Changed() <-chan struct{} { return s.changed }
+func (s *source) Changed() <-chan time.Time { return s.changed }
 
 func (s *source) set(change func(*topology.NodeState)) {
 	s.mu.Lock()
@@ -55,7 +58,7 @@ func (s *source) set(change func(*topology.NodeState)) {
 
 func (s *source) poke() {
 	select {
-	case s.changed <- struct{}{}:
+	case s.changed <- time.Now():
 	default:
 	}
 }
@@ -68,6 +71,8 @@ func (s *source) last() kubelet.Input {
 	}
 	return s.inputs[len(s.inputs)-1]
 }
+
+var versionField = regexp.MustCompile(`"resourceVersion":"\d+",?|,"resourceVersion":"\d+"`)
 
 // written is one patch that reached the API server.
 type written struct {
@@ -104,7 +109,9 @@ func (a *api) patch(action clienttesting.Action) (bool, runtime.Object, error) {
 	if p.GetNamespace() != "" {
 		what += p.GetNamespace() + "/"
 	}
-	a.patches = append(a.patches, written{Object: what + p.GetName(), Body: string(p.GetPatch()), at: time.Now()})
+	// Which version a write is of is not what tests compare.
+	body := versionField.ReplaceAllString(string(p.GetPatch()), "")
+	a.patches = append(a.patches, written{Object: what + p.GetName(), Body: body, at: time.Now()})
 	if p.GetPatchType() != types.MergePatchType {
 		a.t.Errorf("patch type %s", p.GetPatchType())
 	}
@@ -119,24 +126,25 @@ func (a *api) patch(action clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, err
 	}
 	obj = obj.DeepCopyObject()
-	var body struct {
+	var sent struct {
 		Metadata struct {
 			UID                 types.UID
+			ResourceVersion     string
 			Annotations, Labels map[string]*string
 		}
 	}
-	if err := json.Unmarshal(p.GetPatch(), &body); err != nil {
+	if err := json.Unmarshal(p.GetPatch(), &sent); err != nil {
 		return true, nil, apierrors.NewBadRequest(err.Error())
 	}
 	m, err := meta.Accessor(obj)
 	if err != nil {
 		return true, nil, err
 	}
-	if uid := body.Metadata.UID; uid != "" && uid != m.GetUID() {
-		return true, nil, apierrors.NewConflict(p.GetResource().GroupResource(), p.GetName(), fmt.Errorf("UID in precondition: %s", uid))
+	if uid, v := sent.Metadata.UID, sent.Metadata.ResourceVersion; uid != m.GetUID() || v != m.GetResourceVersion() {
+		return true, nil, apierrors.NewConflict(p.GetResource().GroupResource(), p.GetName(), fmt.Errorf("precondition: UID %q, version %q", uid, v))
 	}
-	m.SetAnnotations(merge(m.GetAnnotations(), body.Metadata.Annotations))
-	m.SetLabels(merge(m.GetLabels(), body.Metadata.Labels))
+	m.SetAnnotations(merge(m.GetAnnotations(), sent.Metadata.Annotations))
+	m.SetLabels(merge(m.GetLabels(), sent.Metadata.Labels))
 	a.version++
 	m.SetResourceVersion(strconv.Itoa(a.version))
 	if a.lag {
@@ -208,12 +216,14 @@ func (a *api) setDeny(err error) {
 	a.deny = err
 }
 
-// take is what was written since the last call.
+// take is what was written since the last call, to pods first: the order of
+// writes that are made at once says nothing.
 func (a *api) take() []written {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w := a.patches
 	a.patches = nil
+	slices.SortStableFunc(w, func(a, b written) int { return strings.Compare(b.Object, a.Object) })
 	return w
 }
 
@@ -261,6 +271,8 @@ type lane struct {
 	logs    *logs
 	changed chan struct{}
 
+	registry *prometheus.Registry
+
 	mu    sync.Mutex
 	ready bool
 	pools []kubelet.Pool
@@ -277,17 +289,17 @@ func (l *lane) setReady(ready bool) {
 func run(t *testing.T, objects []runtime.Object, state topology.NodeState, test func(t *testing.T, l *lane), change ...func(*lane)) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &lane{
-			source:  &source{state: state, changed: make(chan struct{}, 1)},
+			source:  &source{state: state, changed: make(chan time.Time, 1)},
 			api:     newAPI(t, objects...),
 			logs:    &logs{},
 			changed: make(chan struct{}, 1),
-			ready:   true,
-			pools:   []kubelet.Pool{{Resource: "numalane.io/sriov"}},
+			ready:   true, registry: prometheus.NewRegistry(),
+			pools: []kubelet.Pool{{Resource: "numalane.io/sriov"}},
 		}
 		for _, f := range change {
 			f(l)
 		}
-		p := publish.New(publish.Options{
+		p, err := publish.New(publish.Options{
 			Client: l.api.client, NodeName: "n1", Source: l.source,
 			Host:  func() *topology.Host { return &topology.Host{} },
 			Pools: func() []kubelet.Pool { l.mu.Lock(); defer l.mu.Unlock(); return l.pools },
@@ -295,7 +307,11 @@ func run(t *testing.T, objects []runtime.Object, state topology.NodeState, test 
 
 			Changed: l.changed,
 			Logger:  slog.New(slog.NewTextHandler(l.logs, nil)),
+			Metrics: l.registry,
 		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()

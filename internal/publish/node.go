@@ -1,8 +1,7 @@
 package publish
 
 import (
-	"context"
-	"log/slog"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -11,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
-	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/pkg/topology"
@@ -19,62 +17,51 @@ import (
 
 // nodeWriter keeps the Node's annotations and labels.
 type nodeWriter struct {
-	client corev1.NodeInterface
-	name   string
-	log    *slog.Logger
-
-	written record
-	free    time.Time // when free counts began to differ; zero: they do not
-	said    string
+	*object
+	uid  types.UID // of the Node that object is about
+	name string
+	free time.Time // when free counts began to differ; zero: they do not
 }
 
-// write patches the Node if it differs. The result is when to come back; 0: no need.
-func (w *nodeWriter) write(ctx context.Context, node *v1.Node, state *topology.NodeState, own []kubelet.Pool) time.Duration {
-	live := meta{node.Annotations, node.Labels}
-	if w.written.newerThan(node) {
-		live = w.written.meta
+// prepare makes the write that the Node needs; nil: none. The second result is
+// when to come back; 0: no need.
+func (w *nodeWriter) prepare(node *v1.Node, state *topology.NodeState, own []kubelet.Pool) (*job, time.Duration, error) {
+	if w.uid != node.UID {
+		// The kubelet made its Node anew: nothing of the old one counts.
+		w.object, w.uid = &object{writing: w.writing}, node.UID
 	}
-	want, err := nodeMeta(state, own)
+	live := w.newest(versionOf(node, nodeMeta(node)))
+	if w.gone && live.resource != w.answered.resource {
+		w.gone = false
+	}
+	want, err := wantedNode(state, own)
 	if err != nil {
-		w.say("cannot write down this node's state", err)
-		return 0
+		return nil, 0, err
 	}
-	wait := w.delayFree(live, &want)
-	if want.equal(live) {
-		return wait
-	}
-	if left := w.written.retry.left(); left > 0 {
-		return left
-	}
-	body, err := patch(live, want, "")
-	if err != nil {
-		w.say("cannot write down this node's state", err)
-		return 0
-	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	written, err := w.client.Patch(ctx, w.name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: FieldManager})
-	if err != nil {
-		if denied(err) {
-			w.say("not allowed to write to this node: it is not published until the plugin may; apply deploy/plugin-rbac", err)
-		} else {
-			w.say("cannot write to this node, will try again", err)
+	wait := w.delayFree(live.meta, &want)
+	switch {
+	case want.equal(live.meta):
+		if !w.writing {
+			w.settle(want)
 		}
-		w.written.retry.failed()
-		return w.written.retry.left()
+		return nil, wait, nil
+	case w.gone:
+		return nil, 0, nil
+	case w.writing:
+		w.missed = true
+		return nil, 0, nil
 	}
-	w.said = ""
-	w.written.set(want, written)
-	w.free = time.Time{}
-	w.log.Info("published the node", "bytes", len(body))
-	return 0
+	j := job{kind: "node", name: w.name, uid: node.UID, want: want, corrects: w.alien(live.meta)}
+	if left := w.left(j.corrects); left > 0 {
+		return nil, left, nil
+	}
+	j.body, err = patch(live, want)
+	return &j, 0, err
 }
 
-func (w *nodeWriter) say(msg string, err error) {
-	if text := msg + err.Error(); text != w.said {
-		w.said = text
-		w.log.Warn(msg, "err", err)
-	}
+func nodeMeta(o metav1.Object) meta {
+	annotations, labels := nodeMetaOf(o)
+	return meta{annotations, labels}
 }
 
 // delayFree leaves the published pools as they are for freeDelay when all that
@@ -115,10 +102,15 @@ func sameInventory(a, b string) bool {
 	return errX == nil && errY == nil && x == y
 }
 
+// inventory fails for what this version would have written otherwise: that of
+// another version, or of somebody's editor, is not to stand for a moment.
 func inventory(annotation string) (string, error) {
 	p, err := topology.Decode[topology.NodePools](annotation)
 	if err != nil {
 		return "", err
+	}
+	if again, err := topology.Encode(p); err != nil || again != annotation {
+		return "", fmt.Errorf("not in the form of this version: %w", err)
 	}
 	p.Unowned = nil
 	for i := range p.Pools {
@@ -129,8 +121,8 @@ func inventory(annotation string) (string, error) {
 	return topology.Encode(p)
 }
 
-// nodeMeta is all that a Node shall have of ours.
-func nodeMeta(state *topology.NodeState, own []kubelet.Pool) (meta, error) {
+// wantedNode is all that a Node shall have of ours.
+func wantedNode(state *topology.NodeState, own []kubelet.Pool) (meta, error) {
 	m := meta{annotations: map[string]string{}, labels: map[string]string{}}
 	var err error
 	if m.annotations[topology.TopologyAnnotation], err = topology.Encode(state.Topology); err != nil {

@@ -1,157 +1,129 @@
 package publish
 
 import (
-	"context"
-	"log/slog"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// parallelPods is how many pods are acknowledged at once: after a restart of
-// the node there may be a hundred.
-const parallelPods = 8
-
 // podWriter keeps the pods' acknowledgements.
 type podWriter struct {
-	client  corev1.PodsGetter
-	log     *slog.Logger
-	written map[string]*record // by UID of the API
-	said    string
+	known  map[string]*object   // by UID of the API
+	showed map[string]time.Time // by the kubelet's UID: when its files changed so as to show the pod
+	began  bool                 // there was a reading before
 }
 
-// podPatch is one pod that differs.
-type podPatch struct {
-	pod    *v1.Pod
-	want   meta
-	body   []byte
-	result *v1.Pod
-	err    error
-}
-
-// write patches the pods that differ. The result is when to come back; 0: no need.
-func (w *podWriter) write(ctx context.Context, pods []*v1.Pod, state *topology.NodeState) time.Duration {
+// prepare makes the writes that the pods need. The second result is when to
+// come back; 0: no need. sign is when the kubelet's files changed first that
+// this reading is of.
+func (w *podWriter) prepare(pods []*v1.Pod, state *topology.NodeState, sign time.Time) (jobs []job, wait time.Duration, err error) {
+	w.note(state, sign)
 	held := make(map[string]topology.Allocation, len(state.Held))
 	for _, a := range state.Held {
 		held[a.UID] = a
 	}
-	var (
-		wait    time.Duration
-		patches []*podPatch
-		alive   = make(map[string]bool, len(pods))
-	)
+	alive := make(map[string]bool, len(pods))
 	for _, pod := range pods {
 		alive[string(pod.UID)] = true
 		if ended(pod) {
 			continue // its annotation goes with it
 		}
 		a, holds := held[kubeletUID(pod)]
-		p, err := w.prepare(pod, a, holds, state)
-		if err != nil {
-			w.say("cannot write down what a pod holds", pod, err)
+		j, left, failed := w.prepareOne(pod, a, holds, state)
+		if failed != nil {
+			err = failed
 			continue
 		}
-		if p == nil {
-			continue
-		}
-		if left := w.record(pod).retry.left(); left > 0 {
-			wait = soonest(wait, left)
-			continue
-		}
-		patches = append(patches, p)
-	}
-	for uid := range w.written {
-		if !alive[uid] {
-			delete(w.written, uid)
+		wait = soonest(wait, left)
+		if j != nil {
+			jobs = append(jobs, *j)
 		}
 	}
-	var g errgroup.Group
-	g.SetLimit(parallelPods)
-	for _, p := range patches {
-		g.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-			defer cancel()
-			p.result, p.err = w.client.Pods(p.pod.Namespace).Patch(ctx, p.pod.Name, types.MergePatchType, p.body,
-				metav1.PatchOptions{FieldManager: FieldManager})
-			return nil
-		})
+	for uid, o := range w.known {
+		if !alive[uid] && !o.writing {
+			delete(w.known, uid)
+		}
 	}
-	_ = g.Wait() // each patch has its own error
-	for _, p := range patches {
-		wait = soonest(wait, w.finish(p))
-	}
-	return wait
+	return jobs, wait, err
 }
 
-// prepare makes the patch that a pod needs; nil: none.
-func (w *podWriter) prepare(pod *v1.Pod, a topology.Allocation, holds bool, state *topology.NodeState) (*podPatch, error) {
-	live := meta{annotations: kept(pod.Annotations, topology.AllocationAnnotation)}
-	if r, ok := w.written[string(pod.UID)]; ok && r.newerThan(pod) {
-		live = r.meta
+// note remembers when a pod showed first, in part at least. A pod may be in the
+// kubelet's files before it is in our watch.
+func (w *podWriter) note(state *topology.NodeState, sign time.Time) {
+	if !w.began {
+		w.began, sign = true, time.Time{} // what was held before this plugin looked
 	}
+	showed := make(map[string]time.Time, len(state.Held))
+	for _, as := range [][]topology.Allocation{state.Held, state.Pools.Unowned} {
+		for i := range as {
+			uid := as[i].UID
+			if at, known := w.showed[uid]; known {
+				showed[uid] = at
+			} else {
+				showed[uid] = sign
+			}
+		}
+	}
+	w.showed = showed
+}
+
+// prepareOne makes the write that a pod needs; nil: none.
+func (w *podWriter) prepareOne(pod *v1.Pod, a topology.Allocation, holds bool, state *topology.NodeState) (*job, time.Duration, error) {
 	want := meta{annotations: map[string]string{}}
 	switch {
 	case holds:
 		if !admitted(pod, &a, state) {
-			return nil, nil
+			return nil, 0, nil
 		}
 		a.UID = string(pod.UID) // the mirror's, for a static pod
 		text, err := topology.Encode(a)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		want.annotations[topology.AllocationAnnotation] = text
 	case state.Topology.Inexact != "":
-		return nil, nil // not seen is not the same as not held
+		return nil, 0, nil // not seen is not the same as not held
 	}
-	if want.equal(live) {
-		return nil, nil
-	}
-	body, err := patch(live, want, pod.UID)
-	return &podPatch{pod: pod, want: want, body: body}, err
-}
-
-func (w *podWriter) record(pod *v1.Pod) *record {
-	r, ok := w.written[string(pod.UID)]
-	if !ok {
-		r = &record{}
-		w.written[string(pod.UID)] = r
-	}
-	return r
-}
-
-func (w *podWriter) finish(p *podPatch) time.Duration {
-	r := w.record(p.pod)
+	o := w.object(pod)
+	live := o.newest(versionOf(pod, podMeta(pod)))
 	switch {
-	case p.err == nil:
-		r.set(p.want, p.result)
-		w.said = ""
-		w.log.Debug("acknowledged a pod", "pod", p.pod.Namespace+"/"+p.pod.Name, "uid", p.pod.UID)
-		return 0
-	case apierrors.IsNotFound(p.err), apierrors.IsConflict(p.err):
-		// It is gone, or another one has its name: the watch will tell.
-		r.retry.failed()
-		return 0
-	case denied(p.err):
-		w.say("not allowed to write to this node's pods: they stay unacknowledged until the plugin may; apply deploy/plugin-rbac", p.pod, p.err)
-	default:
-		w.say("cannot acknowledge a pod, will try again", p.pod, p.err)
+	case want.equal(live.meta):
+		if !o.writing {
+			o.settle(want)
+		}
+		return nil, 0, nil
+	case o.gone:
+		return nil, 0, nil
+	case o.writing:
+		o.missed = true
+		return nil, 0, nil
 	}
-	r.retry.failed()
-	return r.retry.left()
+	j := job{kind: "pod", namespace: pod.Namespace, name: pod.Name, uid: pod.UID, want: want}
+	// Of a pod that holds nothing no node says anything.
+	j.corrects = o.alien(live.meta) || o.agreed == nil && o.tried == nil && !holds
+	if left := o.left(j.corrects); left > 0 {
+		return nil, left, nil
+	}
+	if holds && o.agreed == nil {
+		j.began = w.showed[kubeletUID(pod)]
+	}
+	var err error
+	j.body, err = patch(live, want)
+	return &j, 0, err
 }
 
-// say logs a kind of failure once in a row: it may be that of every pod.
-func (w *podWriter) say(msg string, pod *v1.Pod, err error) {
-	if text := msg + string(apierrors.ReasonForError(err)); text != w.said {
-		w.said = text
-		w.log.Warn(msg, "pod", pod.Namespace+"/"+pod.Name, "err", err)
+func (w *podWriter) object(pod *v1.Pod) *object {
+	o, ok := w.known[string(pod.UID)]
+	if !ok {
+		o = &object{}
+		w.known[string(pod.UID)] = o
 	}
+	return o
+}
+
+func podMeta(o metav1.Object) meta {
+	return meta{annotations: kept(o.GetAnnotations(), topology.AllocationAnnotation)}
 }

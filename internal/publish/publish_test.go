@@ -32,7 +32,7 @@ const (
 		`{\"resource\":\"vendor.example/gpu\",\"foreign\":true,\"groups\":[{\"numaNodes\":[1],\"total\":2,\"healthy\":2,\"free\":2}]}]}",` +
 		`"numalane.io/topology":"{\"version\":1,\"kubelet\":{\"minor\":37,\"topologyPolicy\":\"single-numa-node\",\"topologyScope\":\"pod\",` +
 		`\"cpuPolicy\":\"static\",\"memoryPolicy\":\"Static\"},\"numaNodes\":[{\"id\":0}]}"},` +
-		`"labels":{"numalane.io/topology-policy":"single-numa-node","numalane.io/topology-scope":"pod","pool.numalane.io/numalane.io_sriov":"11"}}}`
+		`"labels":{"numalane.io/topology-policy":"single-numa-node","numalane.io/topology-scope":"pod","pool.numalane.io/numalane.io_sriov":"11"},"uid":"node-uid"}}`
 
 	podBody = `{"metadata":{"annotations":{"numalane.io/allocation":"{\"version\":1,\"uid\":\"cnf-uid\",\"containers\":[` +
 		`{\"name\":\"app\",\"cpus\":{\"0\":\"4-5\"},\"memory\":[{\"type\":\"memory\",\"numaNodes\":[0],\"size\":1073741824}],` +
@@ -470,7 +470,10 @@ func TestUnknownNode(t *testing.T) {
 func TestWithoutAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &logs{}
-		p := publish.New(publish.Options{NodeName: "n1", Logger: slog.New(slog.NewTextHandler(l, nil))})
+		p, err := publish.New(publish.Options{NodeName: "n1", Logger: slog.New(slog.NewTextHandler(l, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()

@@ -3,9 +3,12 @@ package publish
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	"k8s.io/client-go/kubernetes"
 
@@ -23,14 +26,19 @@ const (
 
 	// minInterval bounds how often the kubelet is read while its files keep
 	// changing. An admission writes several times within milliseconds.
-	minInterval = 20 * time.Millisecond
+	minInterval = 10 * time.Millisecond
+
+	// parallelWrites is how many writes are under way at once: after a restart
+	// of the node there may be a hundred pods to acknowledge.
+	parallelWrites = 8
 )
 
 // Source tells what the kubelet holds. [kubelet.Reader] is one.
 type Source interface {
 	Read(context.Context, kubelet.Input) (topology.NodeState, error)
 	// Changed has a token after every change of what Read reads.
-	Changed() <-chan struct{}
+	// The token is the time of the first of them since the last token.
+	Changed() <-chan time.Time
 }
 
 // Options are what a Publisher works with. The functions are called from its
@@ -46,33 +54,48 @@ type Options struct {
 	Ready func() bool
 	// Changed has a token after Host, Pools or Ready may answer differently.
 	Changed <-chan struct{}
-	Logger  *slog.Logger // slog.Default
+	Logger  *slog.Logger          // slog.Default
+	Metrics prometheus.Registerer // nil: none
 }
 
-// Publisher keeps the API in step with the node.
+// Publisher keeps the API in step with the node. Its state belongs to the
+// goroutine of Run; writes are made in others, one an object at a time.
 type Publisher struct {
 	o       Options
 	log     *slog.Logger
 	cluster *cluster
 	node    nodeWriter
 	pods    podWriter
-	said    string
+	metrics *metrics
+	sayings sayings
+
+	reach   retry     // of the API as a whole
+	sign    time.Time // the last token of Source.Changed
+	writes  sync.WaitGroup
+	writing int
+	done    chan outcome
 }
 
 // New prepares a Publisher.
-func New(o Options) *Publisher {
+func New(o Options) (*Publisher, error) {
 	log := cmp.Or(o.Logger, slog.Default()).With("component", "publish", "node", o.NodeName)
-	p := &Publisher{o: o, log: log}
+	m, err := newMetrics(o.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	p := &Publisher{
+		o: o, log: log, metrics: m, sayings: sayings{log: log},
+		node: nodeWriter{object: &object{}, name: o.NodeName},
+		pods: podWriter{known: map[string]*object{}},
+		done: make(chan outcome, parallelWrites),
+	}
 	if o.Client != nil {
 		p.cluster = newCluster(o.Client, o.NodeName, log)
-		p.node = nodeWriter{client: o.Client.CoreV1().Nodes(), name: o.NodeName, log: log}
-		p.pods = podWriter{client: o.Client.CoreV1(), log: log, written: map[string]*record{}}
 	}
-	return p
+	return p, nil
 }
 
-// Run publishes until ctx ends. It returns early, and with an error, only when
-// it cannot begin; what fails later is logged and tried again.
+// Run publishes until ctx ends. What fails is logged and tried again.
 func (p *Publisher) Run(ctx context.Context) error {
 	if p.cluster == nil {
 		p.log.Warn("there is no Kubernetes API to publish to: devices are advertised, and the extender will not know this node")
@@ -80,27 +103,44 @@ func (p *Publisher) Run(ctx context.Context) error {
 		return nil
 	}
 	changed := p.o.Source.Changed()
-	stop, err := p.cluster.start(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer p.writes.Wait()
+	defer p.cluster.start(ctx)()
+	defer cancel()
 	pace := rate.NewLimiter(rate.Every(minInterval), 1)
 	again := time.NewTimer(0)
+	var due time.Time // when again ends, as far as something waits for it
 	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changed:
+		case p.sign = <-changed:
 		case <-p.o.Changed:
 		case <-p.cluster.changed:
+		case <-p.cluster.reached:
+			// Whatever backoff there is was for an API that did not answer.
+			if p.reach.left() == 0 {
+				continue
+			}
+			p.reach = retry{}
+		case out := <-p.done:
+			wait, now := p.finish(&out)
+			if !now {
+				if at := time.Now().Add(wait); wait > 0 && (due.IsZero() || at.Before(due)) {
+					due = at
+					again.Reset(wait)
+				}
+				continue
+			}
 		case <-again.C:
 		}
 		if pace.Wait(ctx) != nil {
 			return nil
 		}
+		due = time.Time{}
 		if wait := p.sync(ctx); wait > 0 {
+			due = time.Now().Add(wait)
 			again.Reset(wait)
 		}
 	}
@@ -112,14 +152,16 @@ func (p *Publisher) sync(ctx context.Context) time.Duration {
 	if !p.o.Ready() || !p.cluster.synced() {
 		return 0
 	}
+	// The order matters: a write is made only if the object is still the one
+	// that was seen before the kubelet was read.
 	node, err := p.cluster.node()
 	if err != nil {
-		p.say(err)
+		p.sayings.cannot(err)
 		return 0
 	}
 	minor, err := kubelet.ParseMinor(node.Status.NodeInfo.KubeletVersion)
 	if err != nil {
-		p.say(err)
+		p.sayings.cannot(err)
 		return 0
 	}
 	pods := p.cluster.pods()
@@ -127,29 +169,75 @@ func (p *Publisher) sync(ctx context.Context) time.Duration {
 	state, err := p.o.Source.Read(ctx, kubelet.Input{Host: p.o.Host(), Minor: minor, Pools: pools, Pods: podsOf(pods)})
 	if err != nil {
 		if ctx.Err() == nil {
-			p.say(err)
+			p.sayings.cannot(err)
 		}
 		return 0
 	}
-	p.say(nil)
-	return soonest(p.pods.write(ctx, pods, &state), p.node.write(ctx, node, &state, pools))
+	p.sayings.cannot(nil)
+	p.metrics.read(&state)
+	podJobs, podWait, podErr := p.pods.prepare(pods, &state, p.sign)
+	nodeJob, nodeWait, nodeErr := p.node.prepare(node, &state, pools)
+	p.sayings.unwritable(errors.Join(podErr, nodeErr))
+	wait := soonest(podWait, nodeWait)
+	if left := p.reach.left(); left > 0 {
+		if len(podJobs) > 0 || nodeJob != nil {
+			wait = soonest(wait, left)
+		}
+		return wait
+	}
+	for i := range podJobs {
+		if !p.begin(ctx, p.pods.known[string(podJobs[i].uid)], podAPI{p.o.Client.CoreV1()}, &podJobs[i]) {
+			return wait
+		}
+	}
+	if nodeJob != nil {
+		p.begin(ctx, p.node.object, nodeAPI{p.o.Client.CoreV1().Nodes()}, nodeJob)
+	}
+	return wait
 }
 
-// say logs why nothing is published, once for each reason.
-func (p *Publisher) say(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
+// begin makes a write in a goroutine of its own. It is false when there are
+// enough of them already; the next that ends makes room.
+func (p *Publisher) begin(ctx context.Context, o *object, api objects, j *job) bool {
+	if p.writing == parallelWrites {
+		return false
 	}
-	if text == p.said {
-		return
+	p.writing++
+	o.begin(j)
+	if j.corrects {
+		p.metrics.corrected.WithLabelValues(j.kind).Inc()
+		p.log.Warn("somebody else wrote what this node's plugin writes, putting it right", "object", j.kind, "namespace", j.namespace, "name", j.name)
 	}
-	p.said = text
-	if err != nil {
-		p.log.Warn("cannot publish this node's state, what was published stands", "err", err)
-	} else {
-		p.log.Info("publishing this node's state")
+	p.writes.Go(func() { p.done <- j.do(ctx, api) })
+	return true
+}
+
+// finish takes a write's outcome in. The results are when to come back, and
+// whether to do so now.
+func (p *Publisher) finish(out *outcome) (wait time.Duration, now bool) {
+	full := p.writing == parallelWrites
+	p.writing--
+	o := p.node.object
+	if out.kind == "pod" {
+		o = p.pods.known[string(out.uid)]
+	} else if out.uid != p.node.uid {
+		o.writing = false // it was of a Node that has been made anew since
+		return 0, true
 	}
+	now = o.finish(out) || full
+	p.metrics.wrote(out)
+	p.sayings.wrote(out)
+	if out.result == unreachable {
+		if p.reach.left() == 0 {
+			p.reach.failed(lastReach)
+		}
+		return p.reach.left(), false
+	}
+	p.reach = retry{}
+	if left := o.retry.left(); left > 0 {
+		return left, now
+	}
+	return 0, now
 }
 
 // soonest is the earlier of two waits, of which 0 means never.

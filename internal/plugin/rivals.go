@@ -1,0 +1,136 @@
+package plugin
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// takeover is how long a younger instance may have no live stream before the
+// older one takes the pool back: to register again takes it firstRetry.
+const takeover = 500 * time.Millisecond
+
+// rivals tells whether an instance of the plugin that started later has the
+// pool live, as in an update with a surge, where the new pod runs and gets
+// ready before the old one is told to end. The younger one wins: it is what
+// somebody wanted last, and a kubelet calls whoever registered last
+// (devicemanager PluginConnected). It is found by its socket beside ours, and
+// asked there, with gRPC's own health service, whether the kubelet watches it.
+type rivals struct {
+	folder   *folder
+	resource string
+	log      *slog.Logger
+	live     *cell[bool]
+
+	mu     sync.Mutex
+	states map[string]bool // by the socket that is followed: whether it is live
+	leave  *time.Timer     // runs while nobody is live any more and takeover is not over
+}
+
+func newRivals(f *folder, resource string, log *slog.Logger) *rivals {
+	return &rivals{folder: f, resource: resource, log: log, live: newCell(false), states: map[string]bool{}}
+}
+
+// run follows younger instances until the context ends.
+func (r *rivals) run(ctx context.Context) {
+	defer r.stop()
+	var following sync.WaitGroup
+	defer following.Wait()
+	for {
+		_, changed := r.folder.changes.get()
+		for _, path := range r.folder.younger(r.resource) {
+			if r.note(path) {
+				following.Go(func() { r.follow(ctx, path) })
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// note is true for a socket that is not followed yet.
+func (r *rivals) note(path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.states[path]; known {
+		return false
+	}
+	r.states[path] = false
+	return true
+}
+
+// follow hears from one socket until its instance goes, the socket's end being
+// the sign: a process that is killed closes it as well.
+func (r *rivals) follow(ctx context.Context, path string) {
+	defer r.settle(func() { delete(r.states, path) })
+	conn, err := newClient(func(ctx context.Context, _ string) (net.Conn, error) { return dialUnix(ctx, path) })
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	watch, err := grpc_health_v1.NewHealthClient(conn).Watch(ctx, &grpc_health_v1.HealthCheckRequest{Service: r.resource})
+	if err != nil {
+		return
+	}
+	for was := false; ; {
+		answer, err := watch.Recv()
+		if err != nil {
+			return
+		}
+		is := answer.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING
+		if was && !is {
+			return // it is about to close, and waits for us
+		}
+		was = is
+		r.settle(func() { r.states[path] = is })
+	}
+}
+
+// settle takes a change in. That a younger instance is live counts at once,
+// that none is any more after a while.
+func (r *rivals) settle(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+	live := false
+	for _, l := range r.states {
+		live = live || l
+	}
+	switch {
+	case live && r.leave != nil:
+		r.leave.Stop()
+		r.leave = nil
+	case live && !r.live.value():
+		r.log.Info("a newer instance of the plugin has the pool, standing by")
+		r.live.set(true)
+	case !live && r.live.value() && r.leave == nil:
+		r.leave = time.AfterFunc(takeover, r.alone)
+	}
+}
+
+func (r *rivals) alone() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.leave == nil {
+		return
+	}
+	r.leave = nil
+	r.log.Info("the newer instance of the plugin is gone, taking the pool back")
+	r.live.set(false)
+}
+
+func (r *rivals) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.leave != nil {
+		r.leave.Stop()
+		r.leave = nil
+	}
+}
