@@ -56,11 +56,14 @@ func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
 // serviceAccountToken is where a pod finds its token.
 const serviceAccountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
+// steady is many times what an admission takes, and short enough for what is real.
+const steady = 500 * time.Millisecond
+
 func (o *options) reader(log *slog.Logger) (*kubelet.Reader, error) {
 	k := kubelet.Options{
 		Dir: o.kubeletDir, DevicePluginDir: o.devicePluginDir, PodResourcesSocket: o.podResources,
 		ConfigFile: o.kubeletConfig, ConfigDropInDir: o.kubeletConfigDir, ConfigzURL: o.kubeletURL, Logger: log,
-		HTTPClient: &http.Client{Timeout: 10 * time.Second},
+		HTTPClient: &http.Client{Timeout: 10 * time.Second}, Steady: steady,
 	}
 	if o.kubeconfig == "" {
 		k.TokenFile = serviceAccountToken

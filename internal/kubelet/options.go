@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"time"
 )
 
 // DefaultDir is the kubelet's root folder unless its --root-dir says otherwise.
@@ -40,6 +41,12 @@ type Options struct {
 
 	// PodResources answers in place of PodResourcesSocket.
 	PodResources PodResources
+
+	// Steady is how long leaked CPUs, memory that is accounted for and not given,
+	// and what is held for pods that the API does not have must be seen before
+	// Read tells of them: a look between two writes of the kubelet's sees such
+	// things where there are none. 0 tells at once, for a kubelet that is still.
+	Steady time.Duration
 
 	Logger *slog.Logger // slog.Default
 }

@@ -29,6 +29,7 @@ type Reader struct {
 	mu          sync.Mutex // one reading at a time
 	settings    settings
 	allocatable answer
+	steady      steady
 	timer       *time.Timer
 	said        string
 }
@@ -68,13 +69,21 @@ func (r *Reader) Read(ctx context.Context, in Input) (topology.NodeState, error)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	state, err := r.read(ctx, &in)
-	switch {
-	case err != nil:
+	if err != nil {
 		r.again(retryRead)
-	case r.settings.stale:
-		r.again(time.Until(r.settings.next))
+		return state, err
 	}
-	return state, err
+	look := r.steady.hold(&state.Pools, time.Now(), r.o.Steady)
+	if r.settings.stale {
+		if next := time.Until(r.settings.next); look == 0 || next < look {
+			look = next
+		}
+		look = max(look, time.Millisecond)
+	}
+	if look > 0 {
+		r.again(look)
+	}
+	return state, nil
 }
 
 // retryRead is for what no file tells: a kubelet that does not answer yet.
