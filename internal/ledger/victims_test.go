@@ -31,7 +31,7 @@ func TestEvictable(t *testing.T) {
 		PodAntiAffinity: &v1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []v1.PodAffinityTerm{{TopologyKey: "k"}}},
 	}
 	web := on("n1", ofPriority(1, pod("web", "500m", 0)))
-	web.Spec.Containers[0].Resources.Limits = nil
+	web.Status.QOSClass, web.Spec.Containers[0].Resources.Limits = v1.PodQOSBurstable, nil
 	objects := []runtime.Object{
 		two.node(t, "n1"), static, aloof, web,
 		on("n1", pod("none", "1", 1)), on("n1", ofPriority(9, pod("nine", "1", 1))), on("n1", ofPriority(10, pod("ten", "1", 1))),
