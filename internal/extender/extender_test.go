@@ -28,6 +28,7 @@ import (
 
 // script is a Cluster that says what a test wants of each node.
 type script struct {
+	extender.Evictions
 	reasons map[string]allocator.Reason
 	scores  map[string]int64 // of 100
 	bind    func(*v1.Binding) error
@@ -45,10 +46,28 @@ func (s script) Bind(_ context.Context, b *v1.Binding) error { return s.bind(b) 
 
 func isReady() error { return nil }
 
-func newExtender(t testing.TB, c extender.Cluster, ready func() error) (*extender.Extender, *prometheus.Registry) {
+// always leads.
+type always struct{}
+
+func (always) Leading() error { return nil }
+
+func (always) Hold(ctx context.Context) (context.Context, func(), error) { return ctx, func() {}, nil }
+
+// cluster is both that an extender asks.
+type cluster interface {
+	extender.Cluster
+	extender.Evictions
+}
+
+func newExtender(t testing.TB, c cluster, ready func() error) (*extender.Extender, *prometheus.Registry) {
+	t.Helper()
+	return newLed(t, c, ready, always{})
+}
+
+func newLed(t testing.TB, c cluster, ready func() error, lead extender.Leadership) (*extender.Extender, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	e, err := extender.New(c, ready, slog.New(slog.DiscardHandler), reg)
+	e, err := extender.New(extender.Options{Cluster: c, Evictions: c, Lead: lead, Ready: ready, Log: slog.New(slog.DiscardHandler), Metrics: reg})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,8 +206,8 @@ func TestPrioritize(t *testing.T) {
 		})
 	}
 	e, _ := newExtender(t, script{}, func() error { return errors.New("not yet") })
-	if r := call(t, e, "prioritize", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: &[]string{"a"}}, nil); r.StatusCode != http.StatusBadRequest {
-		t.Errorf("not ready: status %d, want 400: the answer has no place for an error", r.StatusCode)
+	if r := call(t, e, "prioritize", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: &[]string{"a"}}, nil); r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("not ready: status %d, want 503: the answer has no place for an error", r.StatusCode)
 	}
 }
 
@@ -232,7 +251,7 @@ func TestBadCalls(t *testing.T) {
 		text                            string
 	}{
 		{"GET", "GET", "/filter", "", nil, 405, "want POST"},
-		{"another path", "POST", "/preempt", "application/json", strings.NewReader("{}"), 404, "not found"},
+		{"another path", "POST", "/reserve", "application/json", strings.NewReader("{}"), 404, "not found"},
 		{"not JSON by its type", "POST", "/filter", "text/html", strings.NewReader("{}"), 415, `content type "text/html"`},
 		{"no type is fine", "POST", "/filter", "", strings.NewReader("{}"), 200, "no Pod"},
 		{"with a charset", "POST", "/bind", "application/json; charset=utf-8", strings.NewReader("{}"), 200, "the call lacks"},
@@ -316,6 +335,7 @@ func TestMetrics(t *testing.T) {
 # TYPE numalane_extender_requests_total counter
 numalane_extender_requests_total{code="200",verb="bind"} 0
 numalane_extender_requests_total{code="200",verb="filter"} 1
+numalane_extender_requests_total{code="200",verb="preempt"} 0
 numalane_extender_requests_total{code="200",verb="prioritize"} 0
 numalane_extender_requests_total{code="405",verb="filter"} 1
 `

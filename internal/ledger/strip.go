@@ -49,7 +49,7 @@ func stripPod(obj any) (any, error) {
 		out.Spec.Overhead = resource.PodRequests(pod, resource.PodResourcesOptions{})
 		return out, nil
 	}
-	out.Spec.Overhead = pod.Spec.Overhead
+	keepForEviction(out, pod)
 	out.Spec.Resources = pod.Spec.Resources
 	out.Spec.InitContainers = stripContainers(pod.Spec.InitContainers)
 	out.Spec.Containers = stripContainers(pod.Spec.Containers)

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/numalane/numalane/internal/ledger"
@@ -155,33 +154,6 @@ func TestBindCountsTotals(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestAdmitWithout: what would be if some pods were gone.
-func TestAdmitWithout(t *testing.T) {
-	objects := []runtime.Object{
-		two.node(t, "n1"),
-		on("n1", acknowledged(t, pod("x", "3", 3), 0, []int{0, 1, 2}, 3)),
-		on("n1", pod("y", "3", 1)),
-	}
-	inCluster(t, ledger.Policy{}, objects, func(t *testing.T, c *cluster) {
-		p := pod("p", "4", 2)
-		tests := []struct {
-			leaving []types.UID
-			want    allocator.Reason
-		}{
-			{nil, allocator.InsufficientCPU},
-			{[]types.UID{"uid-y"}, allocator.Admitted},
-			{[]types.UID{"uid-x"}, allocator.Admitted},
-			{[]types.UID{"uid-x", "uid-y"}, allocator.Admitted},
-			{[]types.UID{"uid-z"}, allocator.InsufficientCPU},
-		}
-		for _, tt := range tests {
-			if got := c.AdmitWithout("n1", p.UID, allocator.NewRequest(p), tt.leaving); got.Reason != tt.want {
-				t.Errorf("without %v: %s, want %s", tt.leaving, got.Reason.Code(), tt.want.Code())
-			}
-		}
-	})
 }
 
 // TestCatchUp: bindings that the watch has not shown count once they were looked up.
