@@ -10,8 +10,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/numalane/numalane/e2e/storm/judge"
 	"github.com/numalane/numalane/e2e/storm/journal"
+	"github.com/numalane/numalane/e2e/storm/judge"
 	"github.com/numalane/numalane/e2e/storm/load"
 )
 

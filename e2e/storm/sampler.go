@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/numalane/numalane/e2e/storm/fleet"
 	"github.com/numalane/numalane/e2e/storm/holdings"
 	"github.com/numalane/numalane/e2e/storm/journal"
@@ -16,20 +18,22 @@ type sampler struct {
 	journal *journal.Journal
 
 	mu         sync.Mutex
-	looks      int
-	held       map[string]int // devices, by node
+	seen       map[string]map[corev1.ResourceName]int // by node
 	double     map[holdings.Finding]time.Time
 	misaligned map[holdings.Finding]time.Time
-	sum        float64 // of the shares at the end of each round
+	sums       map[corev1.ResourceName]float64 // of the shares at the end of each round
 	rounds     int
 }
+
+// cpu stands for exclusive CPUs.
+const cpu = corev1.ResourceCPU
 
 // lookEvery is the pause between two kubelets.
 const lookEvery = 100 * time.Millisecond
 
 func newSampler(members []*fleet.Member, j *journal.Journal) *sampler {
 	return &sampler{
-		members: members, journal: j, held: map[string]int{},
+		members: members, journal: j, seen: map[string]map[corev1.ResourceName]int{}, sums: map[corev1.ResourceName]float64{},
 		double: map[holdings.Finding]time.Time{}, misaligned: map[holdings.Finding]time.Time{},
 	}
 }
@@ -46,9 +50,11 @@ func (s *sampler) run(ctx context.Context) {
 		// A kubelet that is down does not answer, and is asked in the next round.
 		_ = s.look(ctx, s.members[i%len(s.members)])
 		if i%len(s.members) == 0 {
-			share := s.share()
+			vfs, cpus := s.share(fleet.VF), s.share(cpu)
 			s.mu.Lock()
-			s.sum, s.rounds = s.sum+share, s.rounds+1
+			s.sums[fleet.VF] += vfs
+			s.sums[cpu] += cpus
+			s.rounds++
 			s.mu.Unlock()
 		}
 	}
@@ -74,8 +80,7 @@ func (s *sampler) look(ctx context.Context, m *fleet.Member) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.looks++
-	s.held[m.Name] = l.Devices
+	s.seen[m.Name] = l.Held
 	note := func(all map[holdings.Finding]time.Time, found []holdings.Finding, kind string) {
 		for _, f := range found {
 			if _, known := all[f]; !known {
@@ -89,25 +94,39 @@ func (s *sampler) look(ctx context.Context, m *fleet.Member) error {
 	return nil
 }
 
-// share is the part of all VFs that is held, as last seen.
-func (s *sampler) share() float64 {
+// held is how much of a resource pods hold, as last seen.
+func (s *sampler) held(name corev1.ResourceName) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var held, all int64
+	n := 0
 	for _, m := range s.members {
-		held += int64(s.held[m.Name])
-		for _, n := range m.VFs {
-			all += n
+		n += s.seen[m.Name][name]
+	}
+	return n
+}
+
+// total is how much of it there is to hold.
+func (s *sampler) total(name corev1.ResourceName) int {
+	n := 0
+	for _, m := range s.members {
+		if name == cpu {
+			n += m.CPUs
+		} else {
+			n += int(m.VFs[name])
 		}
 	}
-	return float64(held) / float64(all)
+	return n
+}
+
+func (s *sampler) share(name corev1.ResourceName) float64 {
+	return float64(s.held(name)) / float64(s.total(name))
 }
 
 // mean is the mean share since the start.
-func (s *sampler) mean() float64 {
+func (s *sampler) mean(name corev1.ResourceName) float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sum / float64(max(s.rounds, 1))
+	return s.sums[name] / float64(max(s.rounds, 1))
 }
 
 func (s *sampler) count(t *Tally) {

@@ -233,7 +233,7 @@ func (s *Storm) tell(ctx context.Context, maker *trouble.Maker) {
 		}
 		var t Tally
 		s.court.count(&t)
-		s.say("%d pods: %d run, %d on their way, %d wait; refused %d, outrun %d, lost %d, foreign %d; %.0f%% of the VFs held; %d kills",
-			created, running, unacked, pending, t.Refused, t.Outrun, t.Lost, t.Foreign, 100*s.sampler.share(), maker.Done())
+		s.say("%d pods: %d run, %d on their way, %d wait; refused %d, outrun %d, lost %d, foreign %d; held: %.0f%% of the VFs, %.0f%% of the CPUs; %d kills",
+			created, running, unacked, pending, t.Refused, t.Outrun, t.Lost, t.Foreign, 100*s.sampler.share(fleet.VF), 100*s.sampler.share(cpu), maker.Done())
 	}
 }

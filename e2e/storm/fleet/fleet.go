@@ -36,6 +36,7 @@ type Node struct {
 	Policy, Scope string
 	Pools         string // the plugin's configuration
 	VFs           map[corev1.ResourceName]int64
+	CPUs          int // those that containers may have exclusively
 }
 
 // SingleNUMA tells that no container, by scope no pod, may ever span NUMA nodes.
@@ -76,6 +77,7 @@ func newNode(i int, dice *rand.Rand) *Node {
 	}
 	n.Name = fmt.Sprintf("n%02d", i)
 	n.Machine = machine(dice)
+	n.CPUs = len(n.Machine.CPUs()) - n.Machine.ThreadsPerCore // but for the first core
 	n.Pools = onePool
 	if i%4 == 2 {
 		n.Pools = twoPools
@@ -129,7 +131,7 @@ func machine(dice *rand.Rand) sysfstest.Machine {
 		if i == 0 {
 			at = nodes - 1
 		}
-		m.NICs = append(m.NICs, nic(fmt.Sprintf("0000:%02x:00.0", 0x21+0x20*i), at, 2+dice.IntN(6)))
+		m.NICs = append(m.NICs, nic(fmt.Sprintf("0000:%02x:00.0", 0x21+0x20*i), at, 1+dice.IntN(4)))
 	}
 	return m
 }

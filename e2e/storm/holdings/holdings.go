@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"github.com/numalane/numalane/e2e/storm/fleet"
@@ -28,8 +29,7 @@ type Finding struct {
 // Look is what one node's kubelet tells at one moment.
 type Look struct {
 	Findings struct{ Double, Misaligned []Finding }
-	Devices  int // held ones
-	CPUs     int
+	Held     map[corev1.ResourceName]int // exclusive CPUs, and devices by resource
 }
 
 // At asks a node's kubelet. live tells which pod UID has a name, of those that
@@ -43,7 +43,7 @@ func At(ctx context.Context, m *fleet.Member, live func(name string) string) (*L
 	}); err != nil {
 		return nil, err
 	}
-	l := &Look{}
+	l := &Look{Held: map[corev1.ResourceName]int{}}
 	uids := map[string]string{} // name by UID
 	listed := holders{}
 	for _, p := range pods {
@@ -65,9 +65,9 @@ func At(ctx context.Context, m *fleet.Member, live func(name string) string) (*L
 	}
 	for what := range listed {
 		if strings.HasPrefix(what, "CPU ") {
-			l.CPUs++
+			l.Held[corev1.ResourceCPU]++
 		} else {
-			l.Devices++
+			l.Held[corev1.ResourceName(strings.Fields(what)[0])]++
 		}
 	}
 	l.doubles(m.Name, "PodResources", listed)

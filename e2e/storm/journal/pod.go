@@ -21,8 +21,8 @@ type Pod struct {
 	Name string
 	// Foreign pods never pass through the extender.
 	Foreign bool
-	Spec      *corev1.Pod // as last seen, not to be changed
-	Node      string
+	Spec    *corev1.Pod // as last seen, not to be changed
+	Node    string
 
 	Created  Moment
 	Bound    Moment
@@ -82,7 +82,9 @@ func (p *Pod) HeldAt(m Moment) *topology.Allocation {
 }
 
 // Refused tells that the pod's kubelet did not admit it: nothing of it ever ran.
-func (p *Pod) Refused() bool { return p.Failed && p.Node != "" && p.Reason != "" && p.Admitted.IsZero() }
+func (p *Pod) Refused() bool {
+	return p.Failed && p.Node != "" && p.Reason != "" && p.Admitted.IsZero()
+}
 
 // BoundAt is the latest time at which the pod can have been bound: the API
 // server's clock tells whole seconds, the watch may tell late.
