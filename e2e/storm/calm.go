@@ -3,10 +3,12 @@ package storm
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	componentresource "k8s.io/component-helpers/resource"
 
 	"github.com/numalane/numalane/e2e/storm/journal"
 	"github.com/numalane/numalane/e2e/storm/judge"
@@ -74,7 +76,7 @@ func (s *Storm) look() *scene {
 		sc.waiting[p.Name] = p.Unschedulable
 		r := allocator.NewRequest(p.Spec)
 		for name, st := range sc.nodes {
-			if st.err == nil && !st.unready && st.node.Admit(r).OK() {
+			if st.err == nil && !st.unready && st.fits(p.Spec) && st.node.Admit(r).OK() {
 				sc.placeable[p.Name] = fmt.Sprintf("node %s would admit it; asks %s; kube-scheduler: %s", name, journal.Asks(p.Spec), p.Unschedulable)
 			}
 		}
@@ -97,6 +99,25 @@ func (st *site) take(p *journal.Pod, sc *scene, now journal.Moment) {
 	case held == nil && st.owes(p):
 		sc.underway[p.Name] = "node " + p.Node + " has not acknowledged it"
 	}
+}
+
+// fits tells whether the node has enough in all, as kube-scheduler counts: to the
+// kubelet a resource that the node does not list is nothing.
+func (st *site) fits(pod *corev1.Pod) bool {
+	free := st.pub.Allocatable.DeepCopy()
+	for _, p := range append(slices.Clip(st.bound), pod) {
+		for name, q := range componentresource.PodRequests(p, componentresource.PodResourcesOptions{}) {
+			left := free[name]
+			left.Sub(q)
+			free[name] = left
+		}
+	}
+	for _, q := range free {
+		if q.Sign() < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // owes tells whether the node has to acknowledge a pod.

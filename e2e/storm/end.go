@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -26,7 +27,10 @@ func (s *Storm) end(ctx context.Context, t *Tally) error {
 	if err := s.settle(ctx, t, "after the load"); err != nil {
 		return err
 	}
-	return s.fill(ctx, t)
+	if err := s.fill(ctx, t); err != nil {
+		return err
+	}
+	return s.metrics(ctx, t)
 }
 
 // settle waits for quiet and counts what is stuck.
@@ -86,15 +90,19 @@ func (s *Storm) fill(ctx context.Context, t *Tally) error {
 	return nil
 }
 
-// makeRoom deletes what waits and half of what runs, so that there are holes
-// everywhere.
+// makeRoom deletes the StatefulSets, what waits and half of what runs, so that
+// there are holes everywhere.
 func (s *Storm) makeRoom(ctx context.Context) error {
+	if err := load.DeleteSets(ctx, s.client); err != nil {
+		return err
+	}
 	dice, none := s.dice(4), int64(0)
 	doomed := map[types.UID]bool{}
 	for _, p := range s.journal.Live() {
-		if p.Node == "" || dice.IntN(2) == 0 {
+		if p.Node == "" || p.Spec.OwnerReferences != nil || dice.IntN(2) == 0 {
 			doomed[p.UID] = true
-			if err := s.client.CoreV1().Pods(load.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &none}); err != nil {
+			err := s.client.CoreV1().Pods(load.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &none})
+			if err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("make room: %w", err)
 			}
 		}

@@ -1,6 +1,8 @@
 package storm
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +15,9 @@ const mostKept = 4 << 20
 func (s *Storm) keepLogs() error {
 	dir := filepath.Join(s.Keep, fmt.Sprintf("logs-%d", s.Seed))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("keep logs: %w", err)
+	}
+	if err := s.keepJournal(filepath.Join(dir, "journal.txt")); err != nil {
 		return fmt.Errorf("keep logs: %w", err)
 	}
 	for _, p := range s.c.Processes() {
@@ -28,4 +33,17 @@ func (s *Storm) keepLogs() error {
 		}
 	}
 	return nil
+}
+
+// keepJournal writes all events, so that what a trace leaves out can be looked up.
+func (s *Storm) keepJournal(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	for _, e := range s.journal.Events() {
+		fmt.Fprintln(w, e.String())
+	}
+	return errors.Join(w.Flush(), f.Close())
 }

@@ -131,7 +131,6 @@ func (s *Storm) start(ctx context.Context) error {
 	return err
 }
 
-// startNodes starts some nodes at a time: more at once are no faster.
 func (s *Storm) startNodes(ctx context.Context) error {
 	for _, n := range fleet.New(s.Nodes, s.dice(1)) {
 		m, err := n.Start(ctx, s.c)
@@ -140,12 +139,10 @@ func (s *Storm) startNodes(ctx context.Context) error {
 		}
 		s.members = append(s.members, m)
 	}
-	var g errgroup.Group
 	for _, m := range s.members {
-		g.Go(func() error { return m.Ready(ctx) })
-	}
-	if err := g.Wait(); err != nil {
-		return err
+		if err := m.Ready(ctx); err != nil {
+			return err
+		}
 	}
 	s.say("%d nodes are ready", len(s.members))
 	return nil
@@ -165,21 +162,24 @@ func (s *Storm) watch(ctx context.Context) (stop func(), done *errgroup.Group) {
 // blow is the load, with the kills.
 func (s *Storm) blow(ctx context.Context, t *Tally) error {
 	begin := time.Now()
-	load1, over := context.WithTimeout(ctx, time.Duration(s.Minutes*float64(time.Minute)))
+	under, over := context.WithTimeout(ctx, time.Duration(s.Minutes*float64(time.Minute)))
 	defer over()
 	maker := &trouble.Maker{
 		Members: s.members, APIServer: s.c.APIServer(), Extender: s.extender, Scheduler: s.sched,
 		Journal: s.journal, Dice: s.dice(2),
 	}
-	deadline, _ := load1.Deadline()
+	deadline, _ := under.Deadline()
 	driver := &load.Driver{Client: s.client, Book: s.journal, Dice: s.dice(3), Deadline: deadline.Add(settleTime)}
 	for _, m := range s.members {
 		driver.Nodes = append(driver.Nodes, m.Name)
 	}
+	if err := load.CreateSets(ctx, s.client, s.dice(5)); err != nil {
+		return err
+	}
 	var g errgroup.Group
-	g.Go(func() error { driver.Run(load1); return nil })
-	g.Go(func() error { return maker.Run(load1) })
-	g.Go(func() error { s.tell(load1, maker); return nil })
+	g.Go(func() error { driver.Run(under); return nil })
+	g.Go(func() error { return maker.Run(under) })
+	g.Go(func() error { s.tell(under, maker); return nil })
 	err := g.Wait()
 	t.Kills = maker.Done()
 	t.Lasted = time.Since(begin)

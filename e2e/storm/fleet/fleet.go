@@ -106,6 +106,7 @@ func newNode(i int, dice *rand.Rand) *Node {
 		// from the Node's status.
 		k.NodeStatusUpdateFrequency.Duration = statusEvery
 		k.MaxPods = 110
+		k.StaticPodPath = "" // it takes one of the few inotify instances that a user may have
 	}
 	return n
 }
@@ -115,9 +116,10 @@ func machine(dice *rand.Rand) sysfstest.Machine {
 	nodes := 2 + dice.IntN(3)
 	m := sysfstest.Machine{ThreadsPerCore: 1 + dice.IntN(2)}
 	for id := range nodes {
-		cores := 4 + dice.IntN(5)
+		// So few that CPUs are as scarce as VFs.
+		cores := 3 + dice.IntN(4)
 		if m.ThreadsPerCore == 2 {
-			cores = 2 + dice.IntN(4)
+			cores = 2 + dice.IntN(2)
 		}
 		m.NUMANodes = append(m.NUMANodes, sysfstest.NUMANode{ID: id, Socket: id * 2 / nodes, Cores: cores, Memory: 16 << 30})
 	}
@@ -131,7 +133,7 @@ func machine(dice *rand.Rand) sysfstest.Machine {
 		if i == 0 {
 			at = nodes - 1
 		}
-		m.NICs = append(m.NICs, nic(fmt.Sprintf("0000:%02x:00.0", 0x21+0x20*i), at, 1+dice.IntN(4)))
+		m.NICs = append(m.NICs, nic(fmt.Sprintf("0000:%02x:00.0", 0x21+0x20*i), at, 2+dice.IntN(4)))
 	}
 	return m
 }

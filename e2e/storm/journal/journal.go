@@ -4,6 +4,8 @@
 package journal
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -46,6 +48,11 @@ type Event struct {
 	Node string // empty for what is of no one node
 	Pod  string // empty for what is of no pod
 	Text string
+}
+
+// String is the event as a line.
+func (e *Event) String() string {
+	return fmt.Sprintf("%s %9d %s %s %s", e.At.Format("15:04:05.000"), e.Version, cmp.Or(e.Node, "-"), cmp.Or(e.Pod, "-"), e.Text)
 }
 
 // Outage is a time in which a process of a node was down, or up and not yet
@@ -176,6 +183,13 @@ func (j *Journal) On(node string) Case {
 		}
 	}
 	return c
+}
+
+// Events are all of them, by the clock.
+func (j *Journal) Events() []Event {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.events)
 }
 
 // Nodes are the names of the nodes that there are.

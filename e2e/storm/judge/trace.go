@@ -43,7 +43,7 @@ func Trace(w io.Writer, c *journal.Case, p *journal.Pod, v *Verdict, policy stri
 		if e.Pod == p.Name {
 			mark = ">"
 		}
-		fmt.Fprintf(w, "%s %s %9d %s %s\n", mark, clock(e.At), e.Version, e.Pod, e.Text)
+		fmt.Fprintln(w, mark, e.String())
 	}
 	fmt.Fprintln(w)
 }

@@ -76,7 +76,7 @@ func (d *Driver) burst(ctx context.Context, live []journal.Pod) {
 			unbound++
 		}
 	}
-	want := 15 + d.Dice.IntN(25) - unbound
+	want := 20 + d.Dice.IntN(40) - unbound
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	for range want {
@@ -94,11 +94,19 @@ func (d *Driver) create(ctx context.Context, p *corev1.Pod) error {
 	return err
 }
 
-// thin takes pods away: with notice or without, for good or for an heir.
+// thin takes pods away: with notice or without, for good or for an heir; some
+// all the time, and now and then many at once, so that the waiting rush in.
 func (d *Driver) thin(ctx context.Context, live []journal.Pod) {
+	perMille := 15
+	if d.Dice.IntN(20) == 0 {
+		perMille = 350
+	}
+	var g errgroup.Group
+	g.SetLimit(parallel)
+	defer func() { _ = g.Wait() }() // one that is not deleted now is deleted with another tick
 	for i := range live {
 		p := &live[i]
-		if p.Node == "" && time.Since(p.Created.At) < 20*time.Second || !p.Deleting.IsZero() || d.Dice.IntN(1000) >= 12 {
+		if p.Node == "" && time.Since(p.Created.At) < 20*time.Second || !p.Deleting.IsZero() || d.Dice.IntN(1000) >= perMille {
 			continue
 		}
 		if d.Dice.IntN(3) == 0 && p.Spec.OwnerReferences == nil && !p.Foreign {
@@ -106,11 +114,12 @@ func (d *Driver) thin(ctx context.Context, live []journal.Pod) {
 			heir.Spec.NodeName = ""
 			d.heirs[p.Name] = heir
 		}
-		d.remove(ctx, p, d.Dice.IntN(3) == 0)
+		force := d.Dice.IntN(3) == 0
+		g.Go(func() error { return d.remove(ctx, p, force) })
 	}
 }
 
-func (d *Driver) remove(ctx context.Context, p *journal.Pod, force bool) {
+func (d *Driver) remove(ctx context.Context, p *journal.Pod, force bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}}
@@ -118,8 +127,7 @@ func (d *Driver) remove(ctx context.Context, p *journal.Pod, force bool) {
 		none := int64(0)
 		o.GracePeriodSeconds = &none
 	}
-	// One that is not deleted now is deleted with another tick.
-	_ = d.Client.CoreV1().Pods(Namespace).Delete(ctx, p.Name, o)
+	return d.Client.CoreV1().Pods(Namespace).Delete(ctx, p.Name, o)
 }
 
 // inherit creates pods under the names of those that are gone, as a StatefulSet does.

@@ -136,7 +136,7 @@ func draw(name string, dice *rand.Rand, deadline time.Time) *corev1.Pod {
 		}
 	}
 	ends := "never"
-	if dice.IntN(10) < 6 {
+	if dice.IntN(10) < 7 {
 		p.Spec.RestartPolicy = corev1.RestartPolicyNever
 		ends = life(dice, deadline).String()
 	}
@@ -147,8 +147,8 @@ func draw(name string, dice *rand.Rand, deadline time.Time) *corev1.Pod {
 	return p
 }
 
-// life is 2 to 40 s, and over before the deadline, so that the end is quiet.
+// life is 2 to 30 s, and over before the deadline, so that the end is quiet.
 func life(dice *rand.Rand, deadline time.Time) time.Duration {
-	d := time.Duration(2000+dice.IntN(38000)) * time.Millisecond
+	d := time.Duration(2000+dice.IntN(28000)) * time.Millisecond
 	return max(min(d, time.Until(deadline)), time.Second).Truncate(time.Millisecond)
 }

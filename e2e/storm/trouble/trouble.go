@@ -47,12 +47,12 @@ func (m *Maker) Run(ctx context.Context) error {
 	kinds := []kind{
 		{35, "plugin", m.killPlugin},
 		{20, "kubelet", m.killKubelet},
-		{10, "kube-scheduler", func(ctx context.Context, what string) { m.kill(ctx, what, m.Scheduler) }},
-		{6, "kube-apiserver", func(ctx context.Context, what string) { m.kill(ctx, what, m.APIServer) }},
-		{14, "the API", m.cut},
+		{8, "kube-scheduler", func(ctx context.Context, what string) { m.kill(ctx, what, m.Scheduler) }},
+		{4, "kube-apiserver", func(ctx context.Context, what string) { m.kill(ctx, what, m.APIServer) }},
+		{8, "the API", m.cut},
 	}
 	if m.Extender != nil {
-		kinds = append(kinds, kind{15, "numalane-extender", func(ctx context.Context, what string) { m.kill(ctx, what, m.Extender) }})
+		kinds = append(kinds, kind{12, "numalane-extender", func(ctx context.Context, what string) { m.kill(ctx, what, m.Extender) }})
 	}
 	for m.pause(ctx, 1500, 4500) {
 		k := m.draw(kinds)
