@@ -37,6 +37,7 @@ type Cluster struct {
 	Kubeconfig string // path inside the box
 	Config     *rest.Config
 	Client     kubernetes.Interface
+	Etcd       string // URL of the etcd behind it
 
 	opts      Options
 	token     string
@@ -74,6 +75,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.Etcd = etcd
 	if err := c.startAPIServer(ctx, etcd); err != nil {
 		return err
 	}

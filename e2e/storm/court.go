@@ -92,7 +92,10 @@ func (c *court) judge(p *journal.Pod) error {
 		fmt.Fprintln(c.s.Err, judge.Short(p, &v))
 	}
 	judge.Trace(c.traces, &on, p, &v, c.policy[p.Node])
-	return nil
+	if v.Class == judge.Lost {
+		return nil
+	}
+	return c.s.said(c.traces, p)
 }
 
 func (c *court) count(t *Tally) {

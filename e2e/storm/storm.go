@@ -39,6 +39,7 @@ type Storm struct {
 	client   kubernetes.Interface
 	members  []*fleet.Member
 	journal  *journal.Journal
+	watched  func() error // waits for the end of the journal's watch
 	extender *cluster.Process
 	address  string // the extender's
 	sched    *cluster.Process
@@ -56,10 +57,15 @@ const settleTime = 15 * time.Second
 func (s *Storm) Run(ctx context.Context) (*Tally, error) {
 	s.began = time.Now()
 	s.say("seed %d, %d nodes, %.1f minutes, extender %v", s.Seed, s.Nodes, s.Minutes, s.Extender)
+	if err := preflight(s.Nodes); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(s.Keep, 0o755); err != nil {
 		return nil, err
 	}
-	if err := s.start(ctx); err != nil {
+	reading, unread := context.WithCancel(ctx)
+	defer unread()
+	if err := s.start(ctx, reading); err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	t := &Tally{PlainScheduler: !s.Extender}
@@ -70,6 +76,8 @@ func (s *Storm) Run(ctx context.Context) (*Tally, error) {
 	}
 	stop()
 	err = errors.Join(err, watching.Wait())
+	unread()
+	err = errors.Join(err, s.watched())
 	s.count(t)
 	return t, err
 }
@@ -98,8 +106,8 @@ func (s *Storm) say(format string, args ...any) {
 // dice are for one purpose each, so that one's draws do not change another's.
 func (s *Storm) dice(purpose uint64) *rand.Rand { return rand.New(rand.NewPCG(s.Seed, purpose)) }
 
-// start brings the cluster up.
-func (s *Storm) start(ctx context.Context) error {
+// start brings the cluster up. The journal is written until reading ends.
+func (s *Storm) start(ctx, reading context.Context) error {
 	quiet := func(format string, args ...any) {}
 	var err error
 	if s.c, err = cluster.Start(ctx, cluster.Options{Bin: s.Bin, Progress: quiet}); err != nil {
@@ -113,7 +121,7 @@ func (s *Storm) start(ctx context.Context) error {
 	}
 	s.say("the control plane is up")
 	s.journal = journal.New()
-	if err := s.journal.Watch(ctx, s.client); err != nil {
+	if s.watched, err = s.journal.Watch(reading, s.c.Etcd); err != nil {
 		return err
 	}
 	if err := s.startNodes(ctx); err != nil {

@@ -213,7 +213,8 @@ func (p *Pod) news(old *Pod) []string {
 	return out
 }
 
-// Lose takes in that the API has a pod no more. obj is its last state.
+// Lose takes in that the API has a pod no more. obj is its last state, with the
+// version of its removal.
 func (j *Journal) Lose(obj *corev1.Pod) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -222,12 +223,8 @@ func (j *Journal) Lose(obj *corev1.Pod) {
 		return
 	}
 	p.Gone = Moment{Version: version(obj), At: time.Now()}
-	// The version of a deletion is newer than that of what was last seen, unless
-	// the watch missed it.
-	if p.Spec != nil && p.Gone.Version == version(p.Spec) {
-		p.Gone.Version = 0
-	}
-	p.Forced = p.Deleting.IsZero() || p.Deleting.Version == p.Gone.Version
+	// A deletion that nobody has to wait for marks and removes in one.
+	p.Forced = p.Deleting.IsZero()
 	text := "is gone"
 	if p.Forced {
 		text = "is gone without notice"

@@ -1,59 +1,108 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// Watch writes down what the API tells of Nodes and Pods until ctx ends. It
-// returns when it has caught up.
-func (j *Journal) Watch(ctx context.Context, client kubernetes.Interface) error {
-	f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(func(obj any) (any, error) {
-		if m, err := meta.Accessor(obj); err == nil {
-			m.SetManagedFields(nil)
-		}
-		return obj, nil
-	}))
-	pods, nodes := f.Core().V1().Pods().Informer(), f.Core().V1().Nodes().Informer()
-	_, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { j.See(obj.(*corev1.Pod)) },
-		UpdateFunc: func(old, obj any) {
-			// After a broken watch another pod may have the name.
-			if was, is := old.(*corev1.Pod), obj.(*corev1.Pod); was.UID != is.UID {
-				j.Lose(was)
-			}
-			j.See(obj.(*corev1.Pod))
-		},
-		DeleteFunc: func(obj any) { j.Lose(last[*corev1.Pod](obj)) },
-	})
+// Where the API server keeps them (storage prefix /registry; Nodes are minions).
+const (
+	registry = "/registry/"
+	pods     = registry + "pods/"
+	nodes    = registry + "minions/"
+)
+
+// Watch writes down what becomes of Nodes and Pods until ctx ends. It asks the
+// API server's etcd: a watch of the API breaks when the API server is killed,
+// and what then happens comes late, out of order or not at all. Here each
+// version of each object comes, in order and at once.
+func (j *Journal) Watch(ctx context.Context, etcd string) (wait func() error, err error) {
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{etcd}, DialTimeout: 10 * time.Second})
 	if err != nil {
-		return fmt.Errorf("watch Pods: %w", err)
+		return nil, fmt.Errorf("connect to etcd: %w", err)
 	}
-	if _, err := nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { j.SeeNode(obj.(*corev1.Node)) },
-		UpdateFunc: func(_, obj any) { j.SeeNode(obj.(*corev1.Node)) },
-	}); err != nil {
-		return fmt.Errorf("watch Nodes: %w", err)
+	start, err := client.Get(ctx, registry, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return nil, fmt.Errorf("read etcd's revision: %w", err)
 	}
-	f.StartWithContext(ctx)
-	for kind, ok := range f.WaitForCacheSyncWithContext(ctx).Synced {
-		if !ok {
-			return fmt.Errorf("watch %s: %w", kind, context.Cause(ctx))
+	// One watch: then Nodes and Pods are in one order.
+	ch := client.Watch(ctx, registry, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(start.Header.Revision+1))
+	done := make(chan error, 1)
+	go func() {
+		defer client.Close()
+		done <- j.follow(ctx, ch)
+	}()
+	return func() error { return <-done }, nil
+}
+
+func (j *Journal) follow(ctx context.Context, ch clientv3.WatchChan) error {
+	for resp := range ch {
+		if err := resp.Err(); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("watch etcd: %w", err)
+		}
+		for _, e := range resp.Events {
+			if err := j.take(e); err != nil {
+				return fmt.Errorf("read %s of etcd: %w", e.Kv.Key, err)
+			}
 		}
 	}
 	return nil
 }
 
-// last is the object of a deletion, which a broken watch wraps.
-func last[T any](obj any) T {
-	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = gone.Obj
+func (j *Journal) take(e *clientv3.Event) error {
+	value := e.Kv.Value
+	gone := e.Type == clientv3.EventTypeDelete
+	if gone {
+		if e.PrevKv == nil {
+			return nil
+		}
+		value = e.PrevKv.Value
 	}
-	return obj.(T)
+	switch {
+	case bytes.HasPrefix(e.Kv.Key, []byte(pods)):
+		p, err := decode[*corev1.Pod](value, e.Kv.ModRevision)
+		switch {
+		case err != nil:
+			return err
+		case gone:
+			j.Lose(p)
+		default:
+			j.See(p)
+		}
+	case bytes.HasPrefix(e.Kv.Key, []byte(nodes)) && !gone:
+		n, err := decode[*corev1.Node](value, e.Kv.ModRevision)
+		if err != nil {
+			return err
+		}
+		j.SeeNode(n)
+	}
+	return nil
+}
+
+// decode reads an object as it is stored. Its resource version is the revision
+// by which it was written, or removed.
+func decode[T interface {
+	runtime.Object
+	metav1.Object
+}](value []byte, revision int64) (T, error) {
+	var none T
+	obj, _, err := scheme.Codecs.UniversalDeserializer().Decode(value, nil, nil)
+	if err != nil {
+		return none, err
+	}
+	o, ok := obj.(T)
+	if !ok {
+		return none, fmt.Errorf("%T is not what it should be", obj)
+	}
+	o.SetResourceVersion(fmt.Sprint(revision))
+	o.SetManagedFields(nil)
+	return o, nil
 }
