@@ -190,6 +190,10 @@ func (s *Storm) blow(ctx context.Context, t *Tally) error {
 	g.Go(func() error { s.tell(under, maker); return nil })
 	err := g.Wait()
 	t.Kills = maker.Done()
+	t.Crashes = maker.Crashes()
+	if len(t.Crashes) > 0 {
+		s.say("ended by themselves, and were started again: %v", t.Crashes)
+	}
 	t.Lasted = time.Since(begin)
 	s.count(t)
 	s.say("the load is over, and all is up again")

@@ -3,6 +3,7 @@ package storm
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -11,7 +12,8 @@ type Tally struct {
 	Pods, Kills                         int
 	Refused, Double, Misaligned, Stuck  int
 	Lost, Foreign, Outrun               int
-	Occupancy, Best                     float64 // of the fill act: shares of the VFs
+	Crashes                             []string // processes that ended by themselves
+	Occupancy, Best                     float64  // of the fill act: shares of the VFs
 	Admitted                            int
 	Lasted                              time.Duration
 	PlainScheduler                      bool // the same load without the extender
@@ -43,6 +45,9 @@ func (t *Tally) Err() error {
 	}
 	minutes := t.Lasted.Minutes()
 	must(float64(t.Pods) >= leastPods*minutes && float64(t.Kills) >= leastKills*minutes, "too little happened: %d pods and %d kills in %s", t.Pods, t.Kills, t.Lasted.Round(time.Second))
+	for _, name := range t.Crashes {
+		must(!strings.Contains(name, "numalane-extender") && !strings.HasSuffix(name, "-plugin"), "%s ended by itself", name)
+	}
 	must(t.Double == 0, "%d devices or CPUs were held twice", t.Double)
 	must(t.Misaligned == 0, "%d pods span NUMA nodes", t.Misaligned)
 	if t.PlainScheduler {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/numalane/numalane/e2e/storm/journal"
+	"github.com/numalane/numalane/pkg/topology"
 )
 
 // Class is the kind of a refusal.
@@ -33,6 +34,9 @@ const (
 	// unseen is how long before a binding another's may have been made without
 	// its maker knowing.
 	unseen = time.Second
+	// fresh is how long before a binding a pod may have gone and the kubelet not
+	// know it yet.
+	fresh = 3 * time.Second
 	// late is how long after a refusal was seen the end of a pod may be that the
 	// kubelet knew before it: it tells the API of both, each in its own time.
 	late = 3 * time.Second
@@ -65,6 +69,8 @@ type inquiry struct {
 	// noticed have ended or were to end by then and may still have been there;
 	// ended did so without notice since.
 	noticed, ended []*journal.Pod
+	// gone had gone by then, a moment before: the kubelet may have counted them still.
+	gone []tenant
 
 	replays []string
 }
@@ -72,21 +78,26 @@ type inquiry struct {
 func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
 	q := &inquiry{c: c, pod: p}
 	q.pub, _ = c.Node.At(p.Bound)
+	decided := journal.Moment{At: p.DecidedAt()}
 	for i := range c.Pods {
 		o := &c.Pods[i]
-		if o.UID == p.UID || !o.Bound.Before(p.Ended) || o.Left().By(p.Bound) {
-			continue
-		}
-		if o.Refused() && o.Ended.Before(p.Ended) {
-			continue // it came to nothing
+		if o.UID == p.UID || !o.Bound.Before(decided) || o.Refused() && o.Ended.Before(decided) {
+			continue // it is the pod itself, came after it, or came to nothing
 		}
 		t := tenant{pod: o, held: o.HeldAt(p.Bound)}
+		if left := o.Left(); left.By(p.Bound) {
+			if left.At.After(p.BoundAt().Add(-fresh)) {
+				t.held = lastHeld(o)
+				q.gone = append(q.gone, t)
+			}
+			continue
+		}
 		if o.Foreign && !o.Bound.Before(journal.Moment{At: p.BoundAt().Add(-unseen)}) {
 			q.foreign = append(q.foreign, t)
 			continue
 		}
 		q.known = append(q.known, t)
-		if left := o.Left(); left.IsZero() || left.At.After(p.Ended.At.Add(late)) {
+		if left := o.Left(); left.IsZero() || left.At.After(decided.At.Add(late)) {
 			if !o.Deleting.By(p.Bound) {
 				continue
 			}
@@ -118,6 +129,8 @@ func (q *inquiry) verdict() Verdict {
 		why = "it should not have been bound: " + known.String()
 	case q.byForeign():
 		class, why = Foreign, "foreign pods came too late to be known, and with them the answer is no: "+names(q.foreign)
+	case q.byGone():
+		why = "these had gone a moment before it was bound, and with them still there the answer is no: " + names(q.gone)
 	default:
 		class, why = q.byEnds()
 	}
@@ -128,6 +141,29 @@ func (q *inquiry) verdict() Verdict {
 // byForeign tells whether foreign pods that came too late make the answer no.
 func (q *inquiry) byForeign() bool {
 	return len(q.foreign) > 0 && !q.ask("with foreign pods that came too late", slices.Concat(q.known, q.foreign)).OK()
+}
+
+// byGone tells whether pods that had just gone, all or one of them, make the
+// answer no. The extender knew of them.
+func (q *inquiry) byGone() bool {
+	no := len(q.gone) > 0 && !q.ask("with pods that had just gone still there: "+names(q.gone), slices.Concat(q.known, q.gone)).OK()
+	for i := range q.gone {
+		if no || len(q.gone) == 1 {
+			break
+		}
+		no = !q.ask("with one that had just gone still there: "+q.gone[i].pod.Name, append(slices.Clip(q.known), q.gone[i])).OK()
+	}
+	return no
+}
+
+// lastHeld is what a node last said that a pod holds.
+func lastHeld(p *journal.Pod) *topology.Allocation {
+	for i := len(p.Acks) - 1; i >= 0; i-- {
+		if a := p.Acks[i].Allocation; a != nil {
+			return a
+		}
+	}
+	return nil
 }
 
 // byEnds looks for pods that ended without notice and whose absence alone makes
@@ -163,18 +199,18 @@ func (q *inquiry) byEnds() (Class, string) {
 // hindsight replays with what is known by now: where pods that were on their way
 // have come to sit.
 func (q *inquiry) hindsight() {
-	now := journal.Moment{At: time.Now()}
-	pub, _ := q.c.Node.At(q.pod.Ended)
+	decided := journal.Moment{At: q.pod.DecidedAt()}
+	pub, _ := q.c.Node.At(decided)
 	var there []tenant
 	for _, t := range slices.Concat(q.known, q.foreign) {
-		if left := t.pod.Left(); left.By(q.pod.Ended) {
+		if left := t.pod.Left(); left.By(decided) {
 			continue
 		}
-		t.held = t.pod.HeldAt(now)
+		t.held = lastHeld(t.pod)
 		there = append(there, t)
 	}
 	a := replay(&pub, q.pod, there)
-	q.replays = append(q.replays, "in hindsight, where all came to sit, those gone that had gone when the refusal was seen: "+a.String())
+	q.replays = append(q.replays, "in hindsight, where all came to sit, those that had gone by then gone: "+a.String())
 }
 
 func clock(t time.Time) string {

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,16 +103,18 @@ func TestOf(t *testing.T) {
 		outages []journal.Outage
 		victim  func(*journal.Pod)
 		want    Class
+		why     string // a part of it
 	}{
 		"nothing explains it":           {want: Refused},
-		"no room for it when bound":     {pods: []journal.Pod{pod("a", 4, 0, life{bound: 2, acked: 3}, cpus(0, 1, 2, 3, 4))}, want: Refused},
-		"an order keeps it out":         {pods: []journal.Pod{three}, want: Refused},
+		"no room for it when bound":     {pods: []journal.Pod{pod("a", 4, 0, life{bound: 2, acked: 3}, cpus(0, 1, 2, 3, 4))}, want: Refused, why: "should not have been bound"},
+		"an order keeps it out":         {pods: []journal.Pod{three}, want: Refused, why: "should not have been bound"},
 		"a pod ended unannounced":       {pods: []journal.Pod{three, keeper(life{bound: 2, acked: 3, ended: 11})}, want: Outrun},
 		"and was seen to a little late": {pods: []journal.Pod{three, keeper(life{bound: 2, acked: 3, ended: 14})}, want: Outrun},
 		"a pod ended long after":        {pods: []journal.Pod{three, keeper(life{bound: 2, acked: 3, ended: 20})}, want: Refused},
-		"its end was announced":         {pods: []journal.Pod{three, keeper(life{bound: 2, acked: 3, deleting: 9, ended: 11})}, want: Refused},
+		"a pod had just gone":           {pods: []journal.Pod{pod("b", 4, 0, life{bound: 2, acked: 3, ended: 9}, cpus(0, 1, 2, 3, 4))}, want: Refused, why: "a moment before"},
+		"its end was announced":         {pods: []journal.Pod{three, keeper(life{bound: 2, acked: 3, deleting: 9, ended: 11})}, want: Refused, why: "may be gone"},
 		"announced after the binding":   {pods: []journal.Pod{three, keeper(life{bound: 2, acked: 3, deleting: 11, ended: 12})}, want: Outrun},
-		"an end that changes nothing":   {pods: []journal.Pod{pod("b", 2, 0, life{bound: 2, acked: 3, ended: 11}, cpus(1, 5, 6))}, want: Refused},
+		"an end that changes nothing":   {pods: []journal.Pod{pod("b", 2, 0, life{bound: 2, acked: 3, ended: 11}, cpus(1, 5, 6))}, want: Refused, why: "the answer is yes"},
 		"itself foreign":                {victim: func(p *journal.Pod) { p.Foreign = true }, want: Foreign},
 		"a foreign pod came with it":    {pods: []journal.Pod{foreign(pod("f", 3, 1, life{bound: 10}, nil))}, want: Foreign},
 		"a foreign pod that was known":  {pods: []journal.Pod{foreign(pod("f", 3, 1, life{bound: 5}, nil))}, want: Refused},
@@ -129,7 +132,7 @@ func TestOf(t *testing.T) {
 			}
 			c := journal.Case{Node: node(t), Pods: append(tt.pods, victim), Outages: tt.outages}
 			got := Of(&c, &victim)
-			if got.Class != tt.want {
+			if got.Class != tt.want || !strings.Contains(got.Why, tt.why) {
 				t.Errorf("%s (%s), want %s\n%s", got.Class, got.Why, tt.want, fmt.Sprint(got.Replays))
 			}
 		})

@@ -22,12 +22,13 @@ type FillKind struct {
 	Count     int
 }
 
-// Fill is a load of more than fits into so many free VFs: each kind asks for
-// half of them.
+// Fill is a load of more than fits into so many free VFs. All kinds ask for as
+// many CPUs a VF: who comes first then takes no more than its share, and what is
+// left free is left by poor packing, or for fear.
 func Fill(free int) []FillKind {
-	kinds := []FillKind{{"large", 3, 2, 0}, {"medium", 2, 1, 0}, {"small", 1, 1, 0}}
+	kinds := []FillKind{{"large", 4, 2, 0}, {"small", 2, 1, 0}}
 	for i := range kinds {
-		kinds[i].Count = free/(2*int(kinds[i].VFs)) + 1
+		kinds[i].Count = free*3/(5*int(kinds[i].VFs)) + 1
 	}
 	return kinds
 }

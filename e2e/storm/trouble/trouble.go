@@ -28,6 +28,8 @@ type Maker struct {
 	wg    sync.WaitGroup
 	mu    sync.Mutex
 	fails []error
+
+	crashes []string
 }
 
 // Done is how many kills and cuts there were.
@@ -53,6 +55,15 @@ func (m *Maker) Run(ctx context.Context) error {
 	}
 	if m.Extender != nil {
 		kinds = append(kinds, kind{12, "numalane-extender", func(ctx context.Context, what string) { m.kill(ctx, what, m.Extender) }})
+	}
+	for _, n := range m.Members {
+		m.wg.Go(func() { m.nurse(ctx, n.Name, n.Name, n.Plugin) })
+		m.wg.Go(func() { m.nurse(ctx, n.Name, n.Name, n.Live.Kubelet) })
+	}
+	m.wg.Go(func() { m.nurse(ctx, "kube-scheduler", "", m.Scheduler) })
+	m.wg.Go(func() { m.nurse(ctx, "kube-apiserver", "", m.APIServer) })
+	if m.Extender != nil {
+		m.wg.Go(func() { m.nurse(ctx, "numalane-extender", "", m.Extender) })
 	}
 	for m.pause(ctx, 1500, 4500) {
 		k := m.draw(kinds)
