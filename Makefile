@@ -23,6 +23,8 @@ BENCH ?= .
 PKG ?= ./...
 E2E := cd e2e &&
 CASES ?= 100000
+MINUTES ?= 10
+NODES ?= 20
 KUBELETS ?= 1.34 1.35 1.36 1.37
 NEWEST := 1.37
 KUBELET := kubelets/v$(subst .,_,$(NEWEST))
@@ -45,14 +47,18 @@ build: ## build numalane-plugin and numalane-extender into bin/
 demo: binaries ## show the problem and the cure on a real Kubernetes (needs root); KEEP=1 leaves it running
 	$(E2E) .cache/bin/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
+.PHONY: storm
+storm: binaries ## MINUTES (10) of load and kills on NODES (20) real kubelets (needs root); SEED=n repeats one, EXTENDER=0 goes without us
+	$(E2E) .cache/bin/storm --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED)) $(if $(filter 0,$(EXTENDER)),--extender=false)
+
 .PHONY: test
-test: test-unit test-lane test-oracle ## prove it: unit tests, fuzz seeds, the lane on real parts, and the oracle on the newest kubelet
+test: test-unit test-lane test-oracle test-storm ## prove it: unit tests, fuzz seeds, the lane on real parts, the oracle on the newest kubelet, a short storm
 
 .PHONY: test-unit
 test-unit: ## unit tests and fuzz seeds of both modules
 	echo "unit tests and fuzz seeds: some minutes to compile the first time"
 	go test ./...
-	$(E2E) go test ./demo/...
+	$(E2E) go test ./demo/... ./storm/...
 
 .PHONY: test-race
 test-race: ## unit tests with the race detector (product module only; needs a C compiler)
@@ -72,6 +78,11 @@ test-oracle: ## a few thousand random admissions by the real managers of the new
 	echo "the oracle, on kubelet $(NEWEST)"
 	$(E2E) cd $(KUBELET) && go test -count=1 ./...
 	$(E2E) go test -count=1 -v -timeout 10m ./oracle
+
+.PHONY: test-storm
+test-storm: binaries ## a storm of two minutes (needs root)
+	echo "a storm of two minutes"
+	$(E2E) .cache/bin/storm --minutes 2 --nodes $(NODES)
 
 .PHONY: oracle
 oracle: ## CASES (100000) random admissions by the real managers of KUBELETS (all four), all foretold; SEED=n repeats, RESUME=1 goes on

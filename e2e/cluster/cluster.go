@@ -37,11 +37,16 @@ type Cluster struct {
 	Kubeconfig string // path inside the box
 	Config     *rest.Config
 	Client     kubernetes.Interface
+	Etcd       string // URL of the etcd behind it
 
 	opts      Options
 	token     string
 	processes []*Process // in the order of their start
+	apiServer *Process
 }
+
+// APIServer is the kube-apiserver.
+func (c *Cluster) APIServer() *Process { return c.apiServer }
 
 // Start brings up etcd, kube-apiserver and kube-controller-manager, on loopback
 // ports that were free. Everything ends with the box, or with Stop.
@@ -70,6 +75,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.Etcd = etcd
 	if err := c.startAPIServer(ctx, etcd); err != nil {
 		return err
 	}
@@ -116,7 +122,7 @@ func (c *Cluster) startEtcd(ctx context.Context) (url string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return url, p.ready(ctx, 30*time.Second, func(ctx context.Context) error { return get(ctx, http.DefaultClient, url+"/health") })
+	return url, p.serves(ctx, 30*time.Second, func(ctx context.Context) error { return get(ctx, http.DefaultClient, url+"/health") })
 }
 
 func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
@@ -144,12 +150,13 @@ func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
 	if err != nil {
 		return err
 	}
+	c.apiServer = p
 	c.Config = &rest.Config{
 		Host: fmt.Sprintf("https://127.0.0.1:%d", port), BearerToken: c.token,
 		TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(Dir, "pki", "apiserver.crt")},
 		QPS:             500, Burst: 1000,
 	}
-	if err := p.ready(ctx, 60*time.Second, func(ctx context.Context) error {
+	if err := p.serves(ctx, 60*time.Second, func(ctx context.Context) error {
 		client, err := rest.HTTPClientFor(c.Config)
 		if err != nil {
 			return err // the certificate is not there yet
@@ -194,7 +201,7 @@ func (c *Cluster) startControllerManager(ctx context.Context) error {
 	}
 	// Every pod needs both: without the second its volumes fail, and the kubelet
 	// tries again only much later.
-	return p.ready(ctx, 60*time.Second, func(ctx context.Context) error {
+	return p.serves(ctx, 60*time.Second, func(ctx context.Context) error {
 		_, accountErr := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		_, caErr := c.Client.CoreV1().ConfigMaps("default").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
 		return errors.Join(accountErr, caErr)

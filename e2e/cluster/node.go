@@ -25,6 +25,8 @@ type NodeSpec struct {
 	// Kubelet changes the configuration, which aligns by single-numa-node
 	// with static CPU manager.
 	Kubelet func(*kubeletconfig.KubeletConfiguration)
+	// Verbosity is of the kubelet's log.
+	Verbosity int
 }
 
 // Node is a running kubelet with its container runtime.
@@ -86,7 +88,8 @@ func (c *Cluster) StartNode(ctx context.Context, spec NodeSpec) (*Node, error) {
 func (n *Node) StartKubelet() error {
 	var err error
 	n.Kubelet, err = n.c.run(n.Name+"-kubelet", true, "simnode", "kubelet", "--root", n.Dir, "--name", n.Name,
-		"--kubeconfig", n.c.Kubeconfig, "--config", n.configFile(), "--machine", n.machineFile())
+		"--kubeconfig", n.c.Kubeconfig, "--config", n.configFile(), "--machine", n.machineFile(),
+		"--v", fmt.Sprint(n.Spec.Verbosity))
 	return err
 }
 

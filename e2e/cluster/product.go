@@ -40,7 +40,7 @@ func (c *Cluster) StartExtender(ctx context.Context, flags ...string) (*Process,
 	if err != nil {
 		return nil, "", err
 	}
-	return p, addr, p.ready(ctx, 30*time.Second, func(ctx context.Context) error {
+	return p, addr, p.serves(ctx, 30*time.Second, func(ctx context.Context) error {
 		return get(ctx, http.DefaultClient, "http://"+addr+"/readyz")
 	})
 }
@@ -56,9 +56,9 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) error {
 
 // StartScheduler starts a kube-scheduler. configFile is a
 // KubeSchedulerConfiguration as users have it, or empty for the defaults; only
-// what is of this machine is put in: how to reach the API and, when given, the
-// extender's address.
-func (c *Cluster) StartScheduler(ctx context.Context, name, configFile, extender string) (*Process, error) {
+// what is of this cluster is put in: how to reach the API and the extender's
+// address; without one no extender is asked.
+func (c *Cluster) StartScheduler(ctx context.Context, name, configFile, extender string, change ...func(*schedulerconfig.KubeSchedulerConfiguration)) (*Process, error) {
 	config := schedulerconfig.KubeSchedulerConfiguration{}
 	if configFile != "" {
 		b, err := os.ReadFile(configFile)
@@ -73,6 +73,12 @@ func (c *Cluster) StartScheduler(ctx context.Context, name, configFile, extender
 	no := false
 	config.LeaderElection.LeaderElect = &no
 	config.ClientConnection.Kubeconfig = c.Kubeconfig
+	if extender == "" {
+		config.Extenders = nil
+	}
+	for _, f := range change {
+		f(&config)
+	}
 	for i := range config.Extenders {
 		config.Extenders[i].URLPrefix = strings.TrimSuffix("http://"+extender, "/")
 	}
@@ -94,9 +100,9 @@ func (c *Cluster) StartScheduler(ctx context.Context, name, configFile, extender
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{Transport: insecureTransport()}
-	defer client.CloseIdleConnections()
-	return p, p.ready(ctx, 30*time.Second, func(ctx context.Context) error {
+	return p, p.serves(ctx, 30*time.Second, func(ctx context.Context) error {
+		client := &http.Client{Transport: insecureTransport()}
+		defer client.CloseIdleConnections()
 		return get(ctx, client, fmt.Sprintf("https://127.0.0.1:%d/readyz", port))
 	})
 }

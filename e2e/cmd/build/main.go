@@ -37,6 +37,7 @@ const productTags = "grpcnotrace"
 var own = []binary{
 	{"simnode", "./cmd/simnode", ".", ""},
 	{"demo", "./cmd/demo", ".", ""},
+	{"storm", "./cmd/storm", ".", ""},
 	{"numalane-plugin", "./cmd/plugin", "..", productTags},
 	{"numalane-extender", "./cmd/extender", "..", productTags},
 }

@@ -26,6 +26,7 @@ import (
 
 type kubeletOptions struct {
 	root, name, kubeconfig, config, machine string
+	verbosity                               int
 }
 
 func newKubeletCommand() *cobra.Command {
@@ -49,11 +50,16 @@ its own folder it can write no file. Paths must be absolute.`,
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API")
 	f.StringVar(&o.config, "config", "", "KubeletConfiguration file")
 	f.StringVar(&o.machine, "machine", "", "the machine, a sysfstest.Machine as JSON")
+	f.IntVar(&o.verbosity, "v", 0, "how much the kubelet logs; 2 tells of every pod that comes and goes")
 	return cmd
 }
 
 func runKubelet(ctx context.Context, o kubeletOptions) error {
 	debug.SetGCPercent(50) // several of these share a machine
+	var level klog.Level
+	if err := level.Set(fmt.Sprint(o.verbosity)); err != nil {
+		return fmt.Errorf("verbosity: %w", err)
+	}
 	machine, err := readMachine(o.machine, o.name)
 	if err != nil {
 		return err

@@ -1,0 +1,240 @@
+// Package judge says of a pod that its kubelet refused who is to blame, by what
+// the journal has of its node: it replays the admission with what could be known
+// when the pod was bound.
+package judge
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/numalane/numalane/e2e/storm/journal"
+	"github.com/numalane/numalane/pkg/topology"
+)
+
+// Class is the kind of a refusal.
+type Class string
+
+// The classes, in the order in which they are looked for.
+const (
+	Foreign Class = "foreign" // by a pod that never passed through the extender
+	Lost    Class = "lost"    // kubelet or plugin were down between binding and admission
+	Outrun  Class = "outrun"  // pods ended without notice in between, and more room made a yes a no
+	Refused Class = "refused" // ours
+)
+
+// Verdict is what a refusal is, why, and what was replayed for it.
+type Verdict struct {
+	Class   Class
+	Why     string
+	Replays []string
+}
+
+const (
+	// unseen is how long before a binding another's may have been made without
+	// its maker knowing.
+	unseen = time.Second
+	// fresh is how long before a binding a pod may have gone and the kubelet not
+	// know it yet.
+	fresh = 3 * time.Second
+	// late is how long after a refusal was seen the end of a pod may be that the
+	// kubelet knew before it: it tells the API of both, each in its own time.
+	late = 3 * time.Second
+	// mostEnded is up to how many ended pods every subset is replayed.
+	mostEnded = 8
+)
+
+// Of judges a refused pod. The case is that of its node.
+func Of(c *journal.Case, p *journal.Pod) Verdict {
+	if p.Foreign {
+		return Verdict{Class: Foreign, Why: "it never passed through the extender"}
+	}
+	for i := range c.Outages {
+		if o := &c.Outages[i]; o.Touches(p.BoundAt(), p.DecidedAt()) {
+			return Verdict{Class: Lost, Why: fmt.Sprintf("%s was down or not registered from %s to %s", o.What, clock(o.From), clock(o.To))}
+		}
+	}
+	return newInquiry(c, p).verdict()
+}
+
+// inquiry is one pod's case, taken apart.
+type inquiry struct {
+	c   *journal.Case
+	pod *journal.Pod
+	pub journal.Publication // when it was bound
+
+	// known are the tenants that could be known when it was bound, and those of
+	// ours that were bound since; foreign the others that came too late for that.
+	known, foreign []tenant
+	// noticed have ended or were to end by then and may still have been there;
+	// ended did so without notice since.
+	noticed, ended []*journal.Pod
+	// gone had gone by then, a moment before: the kubelet may have counted them still.
+	gone []tenant
+
+	replays []string
+}
+
+func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
+	q := &inquiry{c: c, pod: p}
+	q.pub, _ = c.Node.At(p.Bound)
+	decided := journal.Moment{At: p.DecidedAt()}
+	for i := range c.Pods {
+		o := &c.Pods[i]
+		if o.UID == p.UID || !o.Bound.Before(decided) || o.Refused() && o.Ended.Before(decided) {
+			continue // it is the pod itself, came after it, or came to nothing
+		}
+		t := tenant{pod: o, held: o.HeldAt(p.Bound)}
+		if left := o.Left(); left.By(p.Bound) {
+			if left.At.After(p.BoundAt().Add(-fresh)) {
+				t.held = lastHeld(o)
+				q.gone = append(q.gone, t)
+			}
+			continue
+		}
+		if o.Foreign && !o.Bound.Before(journal.Moment{At: p.BoundAt().Add(-unseen)}) {
+			q.foreign = append(q.foreign, t)
+			continue
+		}
+		q.known = append(q.known, t)
+		if left := o.Left(); left.IsZero() || left.At.After(decided.At.Add(late)) {
+			if !o.Deleting.By(p.Bound) {
+				continue
+			}
+		}
+		if o.Deleting.By(p.Bound) {
+			q.noticed = append(q.noticed, o)
+		} else {
+			q.ended = append(q.ended, o)
+		}
+	}
+	slices.SortFunc(q.ended, func(a, b *journal.Pod) int { return a.Left().At.Compare(b.Left().At) })
+	return q
+}
+
+func (q *inquiry) ask(what string, tenants []tenant) answer {
+	a := replay(&q.pub, q.pod, tenants)
+	q.replays = append(q.replays, what+": "+a.String())
+	return a
+}
+
+func (q *inquiry) verdict() Verdict {
+	if q.pub.IsZero() {
+		return Verdict{Class: Refused, Why: "its node had published nothing when it was bound"}
+	}
+	known := q.ask("with what was known when it was bound, in any order", q.known)
+	class, why := Refused, "the node's answer could have been told"
+	switch {
+	case !known.OK():
+		why = "it should not have been bound: " + known.String()
+	case q.byForeign():
+		class, why = Foreign, "foreign pods came too late to be known, and with them the answer is no: "+names(q.foreign)
+	case q.byGone():
+		why = "these had gone a moment before it was bound, and with them still there the answer is no: " + names(q.gone)
+	default:
+		class, why = q.byEnds()
+	}
+	q.hindsight()
+	return Verdict{Class: class, Why: why, Replays: q.replays}
+}
+
+// byForeign tells whether foreign pods that came too late make the answer no.
+func (q *inquiry) byForeign() bool {
+	return len(q.foreign) > 0 && !q.ask("with foreign pods that came too late", slices.Concat(q.known, q.foreign)).OK()
+}
+
+// byGone tells whether pods that had just gone, all or one of them, make the
+// answer no. The extender knew of them.
+func (q *inquiry) byGone() bool {
+	no := len(q.gone) > 0 && !q.ask("with pods that had just gone still there: "+names(q.gone), slices.Concat(q.known, q.gone)).OK()
+	for i := range q.gone {
+		if no || len(q.gone) == 1 {
+			break
+		}
+		no = !q.ask("with one that had just gone still there: "+q.gone[i].pod.Name, append(slices.Clip(q.known), q.gone[i])).OK()
+	}
+	return no
+}
+
+// lastHeld is what a node last said that a pod holds.
+func lastHeld(p *journal.Pod) *topology.Allocation {
+	for i := len(p.Acks) - 1; i >= 0; i-- {
+		if a := p.Acks[i].Allocation; a != nil {
+			return a
+		}
+	}
+	return nil
+}
+
+// byEnds looks for pods that ended without notice and whose absence alone makes
+// the answer no, whichever of those that were to end were there.
+func (q *inquiry) byEnds() (Class, string) {
+	var noticed []*journal.Pod
+	subsets(q.noticed, mostEnded, func(gone []*journal.Pod) bool {
+		if len(gone) > 0 && !q.ask("without pods that were being deleted when it was bound: "+podNames(gone), without(q.known, gone)).OK() {
+			noticed = gone
+		}
+		return noticed == nil
+	})
+	if noticed != nil {
+		return Refused, "it was known that these may be gone, and without them the answer is no: " + podNames(noticed)
+	}
+	var ended []*journal.Pod
+	subsets(q.ended, mostEnded, func(gone []*journal.Pod) bool {
+		subsets(q.noticed, mostEnded/2, func(too []*journal.Pod) bool {
+			all := slices.Concat(gone, too)
+			if len(gone) > 0 && !q.ask("without pods that ended unannounced: "+podNames(all), without(q.known, all)).OK() {
+				ended = gone
+			}
+			return ended == nil
+		})
+		return ended == nil
+	})
+	if ended != nil {
+		return Outrun, "these ended unannounced since it was bound, and without them the answer is no: " + podNames(ended)
+	}
+	return Refused, "whatever was known or has ended since, the answer is yes"
+}
+
+// hindsight replays with what is known by now: where pods that were on their way
+// have come to sit.
+func (q *inquiry) hindsight() {
+	decided := journal.Moment{At: q.pod.DecidedAt()}
+	pub, _ := q.c.Node.At(decided)
+	var there []tenant
+	for _, t := range slices.Concat(q.known, q.foreign) {
+		if left := t.pod.Left(); left.By(decided) {
+			continue
+		}
+		t.held = lastHeld(t.pod)
+		there = append(there, t)
+	}
+	a := replay(&pub, q.pod, there)
+	q.replays = append(q.replays, "in hindsight, where all came to sit, those that had gone by then gone: "+a.String())
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "now"
+	}
+	return t.Format("15:04:05.000")
+}
+
+func names(ts []tenant) string {
+	var pods []*journal.Pod
+	for _, t := range ts {
+		pods = append(pods, t.pod)
+	}
+	return podNames(pods)
+}
+
+func podNames(pods []*journal.Pod) string {
+	text := ""
+	for i, p := range pods {
+		if i > 0 {
+			text += ", "
+		}
+		text += p.Name
+	}
+	return text
+}
