@@ -38,6 +38,14 @@ func (a answer) String() string {
 // Compile lays out a node as it was published, with what pods hold and with the
 // sums of all that are bound to it.
 func Compile(p *journal.Publication, held []topology.Allocation, bound []*corev1.Pod) (*allocator.Node, error) {
+	s, err := state(p, held, bound)
+	if err != nil {
+		return nil, err
+	}
+	return allocator.Compile(s)
+}
+
+func state(p *journal.Publication, held []topology.Allocation, bound []*corev1.Pod) (*topology.NodeState, error) {
 	s := &topology.NodeState{Held: held}
 	var err error
 	if s.Topology, err = topology.Decode[topology.NodeTopology](p.Topology); err != nil {
@@ -66,27 +74,39 @@ func Compile(p *journal.Publication, held []topology.Allocation, bound []*corev1
 			s.Totals.Requested[string(name)] += n
 		}
 	}
-	return allocator.Compile(s)
+	return s, nil
 }
 
 // replay asks whether the node admits the pod and all tenants that are on their
 // way, whatever order they reach it in.
 func replay(p *journal.Publication, pod *journal.Pod, tenants []tenant) answer {
 	var there []tenant
-	var waiting []*allocator.Request
+	var waiting []allocator.Move
 	for _, t := range tenants {
 		if r := allocator.NewRequest(t.pod.Spec); t.held == nil && r.Exclusive() {
-			waiting = append(waiting, r)
+			waiting = append(waiting, allocator.Move{Request: r, Bound: uint64(len(waiting) + 1), Foreign: t.pod.Foreign})
 		} else {
 			there = append(there, t)
 		}
 	}
 	held, bound := sums(there)
-	n, err := Compile(p, held, bound)
+	s, err := state(p, held, bound)
 	if err != nil {
 		return answer{err: err}
 	}
-	return answer{Verdict: n.AdmitInAnyOrder(append(waiting, allocator.NewRequest(pod.Spec)))}
+	n, err := allocator.Compile(s)
+	if err != nil {
+		return answer{err: err}
+	}
+	r := allocator.NewRequest(pod.Spec)
+	if v := n.Admit(r); v.Reason == allocator.OutOfTotals {
+		return answer{Verdict: v}
+	}
+	t, err := allocator.CompileTraffic(s, waiting)
+	if err != nil {
+		return answer{err: err}
+	}
+	return answer{Verdict: t.Admit(r)}
 }
 
 // sums are what tenants hold, and the pods that count in the node's totals.
