@@ -184,7 +184,7 @@ func TestSchedulerConfig(t *testing.T) {
 		NodeCacheCapable, Ignorable       bool
 		ManagedResources                  int
 	}
-	want := contract{Filter: "filter", Prioritize: "prioritize", Bind: "bind", NodeCacheCapable: true}
+	want := contract{Filter: "filter", Prioritize: "prioritize", Bind: "bind", Preempt: "preempt", NodeCacheCapable: true}
 	got := contract{e.FilterVerb, e.PrioritizeVerb, e.BindVerb, e.PreemptVerb, e.NodeCacheCapable, e.Ignorable, len(e.ManagedResources)}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("the extender, -want +got:\n%s", d)

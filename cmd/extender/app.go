@@ -35,7 +35,7 @@ func newApp(o options, policy ledger.Policy, client kubernetes.Interface, log *s
 		}
 		return nil
 	}
-	verbs, err := extender.New(book, synced, log.With("component", "extender"), reg)
+	verbs, err := extender.New(extender.Options{Cluster: book, Evictions: book, Ready: synced, Log: log.With("component", "extender"), Metrics: reg})
 	if err != nil {
 		return nil, err
 	}

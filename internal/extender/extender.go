@@ -26,24 +26,36 @@ type Cluster interface {
 
 // Extender is the http.Handler of the verbs.
 type Extender struct {
-	cluster Cluster
-	ready   func() error
-	log     *slog.Logger
-	metrics *metrics
-	mux     *http.ServeMux
+	cluster   Cluster
+	evictions Evictions
+	ready     func() error
+	log       *slog.Logger
+	metrics   *metrics
+	mux       *http.ServeMux
 }
 
-// New makes the handler. While ready returns an error, every call is answered
-// with it: an extender beside its scheduler is called whether it is ready or
-// not.
-func New(cluster Cluster, ready func() error, log *slog.Logger, reg prometheus.Registerer) (*Extender, error) {
-	m, err := newMetrics(reg)
+// Options are what an Extender asks.
+type Options struct {
+	Cluster   Cluster
+	Evictions Evictions
+	// Ready returns nil, or why no answer would mean anything yet. Every call
+	// is then answered with it: an extender beside its scheduler is called
+	// whether it is ready or not.
+	Ready   func() error
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// New makes the handler.
+func New(o Options) (*Extender, error) {
+	m, err := newMetrics(o.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	e := &Extender{cluster: cluster, ready: ready, log: log, metrics: m, mux: http.NewServeMux()}
+	e := &Extender{cluster: o.Cluster, evictions: o.Evictions, ready: o.Ready, log: o.Log, metrics: m, mux: http.NewServeMux()}
 	e.mux.Handle("/filter", verb(e, "filter", e.filter))
 	e.mux.Handle("/prioritize", verb(e, "prioritize", e.prioritize))
+	e.mux.Handle("/preempt", verb(e, "preempt", e.preempt))
 	e.mux.Handle("/bind", verb(e, "bind", e.bind))
 	return e, nil
 }

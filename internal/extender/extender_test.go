@@ -28,6 +28,7 @@ import (
 
 // script is a Cluster that says what a test wants of each node.
 type script struct {
+	extender.Evictions
 	reasons map[string]allocator.Reason
 	scores  map[string]int64 // of 100
 	bind    func(*v1.Binding) error
@@ -45,10 +46,16 @@ func (s script) Bind(_ context.Context, b *v1.Binding) error { return s.bind(b) 
 
 func isReady() error { return nil }
 
-func newExtender(t testing.TB, c extender.Cluster, ready func() error) (*extender.Extender, *prometheus.Registry) {
+// cluster is both that an extender asks.
+type cluster interface {
+	extender.Cluster
+	extender.Evictions
+}
+
+func newExtender(t testing.TB, c cluster, ready func() error) (*extender.Extender, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	e, err := extender.New(c, ready, slog.New(slog.DiscardHandler), reg)
+	e, err := extender.New(extender.Options{Cluster: c, Evictions: c, Ready: ready, Log: slog.New(slog.DiscardHandler), Metrics: reg})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +239,7 @@ func TestBadCalls(t *testing.T) {
 		text                            string
 	}{
 		{"GET", "GET", "/filter", "", nil, 405, "want POST"},
-		{"another path", "POST", "/preempt", "application/json", strings.NewReader("{}"), 404, "not found"},
+		{"another path", "POST", "/reserve", "application/json", strings.NewReader("{}"), 404, "not found"},
 		{"not JSON by its type", "POST", "/filter", "text/html", strings.NewReader("{}"), 415, `content type "text/html"`},
 		{"no type is fine", "POST", "/filter", "", strings.NewReader("{}"), 200, "no Pod"},
 		{"with a charset", "POST", "/bind", "application/json; charset=utf-8", strings.NewReader("{}"), 200, "the call lacks"},
@@ -316,6 +323,7 @@ func TestMetrics(t *testing.T) {
 # TYPE numalane_extender_requests_total counter
 numalane_extender_requests_total{code="200",verb="bind"} 0
 numalane_extender_requests_total{code="200",verb="filter"} 1
+numalane_extender_requests_total{code="200",verb="preempt"} 0
 numalane_extender_requests_total{code="200",verb="prioritize"} 0
 numalane_extender_requests_total{code="405",verb="filter"} 1
 `

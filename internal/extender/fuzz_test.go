@@ -29,6 +29,17 @@ func (r real) Score(_ string, _ types.UID, q *allocator.Request, most int64) int
 	return r.node.Score(q, most)
 }
 
+func (r real) AdmitWithout(_ string, _ types.UID, q *allocator.Request, leaving []types.UID) allocator.Verdict {
+	if len(leaving) == 0 {
+		return allocator.Verdict{Reason: allocator.NUMAUnaligned}
+	}
+	return r.node.Admit(q)
+}
+
+func (real) Evictable(_ string, below int32) []*v1.Pod {
+	return []*v1.Pod{tenant("a", below-1, 1, 1), tenant("b", below-1, 1, 1)}
+}
+
 func newReal(t testing.TB) real {
 	t.Helper()
 	s := &topology.NodeState{}
@@ -53,7 +64,8 @@ func newReal(t testing.TB) real {
 
 // FuzzCall sends any bytes to every verb. Whatever they are, the answer is one
 // that kube-scheduler can read, or a client error; and of a filter every node
-// that was asked for has either passed or a reason.
+// that was asked for has either passed or a reason, of a preemption every node
+// a victim.
 func FuzzCall(f *testing.F) {
 	seed := func(verb string, v any) {
 		b, err := json.Marshal(v)
@@ -66,6 +78,8 @@ func FuzzCall(f *testing.F) {
 	seed("prioritize", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: &[]string{"a", "b"}})
 	seed("bind", extenderv1.ExtenderBindingArgs{PodName: "p", PodNamespace: "ns", PodUID: "u", Node: "n"})
 	seed("filter", extenderv1.ExtenderArgs{Pod: lane(), Nodes: &v1.NodeList{}})
+	seed("preempt", extenderv1.ExtenderPreemptionArgs{Pod: lane(), NodeNameToMetaVictims: map[string]*extenderv1.MetaVictims{"a": of(1, "a"), "b": of(0)}})
+	seed("preempt", extenderv1.ExtenderPreemptionArgs{Pod: lane(), NodeNameToVictims: map[string]*extenderv1.Victims{"a": {Pods: []*v1.Pod{ordinary(), nil}}, "b": nil}})
 	f.Add("filter", []byte(`{"Pod":{"spec":{"initContainers":[{"resources":{"limits":{"numalane.io/vf":"-3"}}}],"containers":[{"resources":{"limits":{"numalane.io/vf":"9E9","cpu":"1e300"},"requests":{"cpu":"1e300","memory":"-1"}}}]}},"NodeNames":["a","a",""]}`))
 	f.Add("filter", []byte(`{"Pod":{},"NodeNames":null}`))
 	f.Add("prioritize", []byte(`[]`))
@@ -73,7 +87,7 @@ func FuzzCall(f *testing.F) {
 	e, _ := newExtender(f, newReal(f), isReady)
 	f.Fuzz(func(t *testing.T, verb string, body []byte) {
 		switch verb {
-		case "filter", "prioritize", "bind":
+		case "filter", "prioritize", "preempt", "bind":
 		default:
 			verb = "filter"
 		}
@@ -115,6 +129,16 @@ func FuzzCall(f *testing.F) {
 			for _, h := range got {
 				if h.Score < extenderv1.MinExtenderPriority || h.Score > extenderv1.MaxExtenderPriority {
 					t.Errorf("node %q scores %d", h.Host, h.Score)
+				}
+			}
+		case "preempt":
+			var got extenderv1.ExtenderPreemptionResult
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			for node, v := range got.NodeNameToMetaVictims {
+				if v == nil || len(v.Pods) == 0 {
+					t.Errorf("node %q comes back without a victim", node)
 				}
 			}
 		case "bind":

@@ -14,9 +14,10 @@ import (
 )
 
 type metrics struct {
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	refused  *prometheus.CounterVec
+	requests   *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	refused    *prometheus.CounterVec
+	candidates *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -34,15 +35,22 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "numalane_extender_nodes_filtered_total",
 			Help: "Nodes that filter refused, by reason.",
 		}, []string{"reason"}),
+		candidates: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "numalane_extender_preemption_candidates_total",
+			Help: "Nodes on which kube-scheduler would evict pods, by what became of its choice of victims.",
+		}, []string{"victims"}),
 	}
-	for _, verb := range []string{"filter", "prioritize", "bind"} {
+	for _, outcome := range []string{keptVictims, changedVictims, droppedNode} {
+		m.candidates.WithLabelValues(outcome)
+	}
+	for _, verb := range []string{"filter", "prioritize", "preempt", "bind"} {
 		m.requests.WithLabelValues(verb, strconv.Itoa(http.StatusOK))
 		m.duration.WithLabelValues(verb)
 	}
 	for r := allocator.Admitted + 1; r <= lastReason; r++ {
 		m.refused.WithLabelValues(r.Code())
 	}
-	if err := errors.Join(reg.Register(m.requests), reg.Register(m.duration), reg.Register(m.refused)); err != nil {
+	if err := errors.Join(reg.Register(m.requests), reg.Register(m.duration), reg.Register(m.refused), reg.Register(m.candidates)); err != nil {
 		return nil, fmt.Errorf("register the extender's metrics: %w", err)
 	}
 	return m, nil

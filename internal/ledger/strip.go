@@ -43,6 +43,7 @@ func stripPod(obj any) (any, error) {
 	if !allocator.NewRequest(pod).Exclusive() {
 		return out, nil
 	}
+	keepForEviction(out, pod)
 	out.Spec.Resources = pod.Spec.Resources
 	out.Spec.InitContainers = stripContainers(pod.Spec.InitContainers)
 	out.Spec.Containers = stripContainers(pod.Spec.Containers)
