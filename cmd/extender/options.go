@@ -20,12 +20,15 @@ type options struct {
 	listen       string
 	certFile     string
 	keyFile      string
+	clientCAFile string
 	healthListen string
 	profiling    bool
 
 	absent     string
 	unreadable string
 	newer      string
+
+	shape shape
 
 	log daemon.Logging
 }
@@ -37,11 +40,13 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8890", "address for kube-scheduler's calls, health and metrics")
 	f.StringVar(&o.certFile, "tls-cert-file", "", "PEM certificate to serve with TLS; read again when it changes")
 	f.StringVar(&o.keyFile, "tls-private-key-file", "", "PEM key of the certificate")
+	f.StringVar(&o.clientCAFile, "client-ca-file", "", "PEM certificates; only clients with a certificate that one of them signed are served on --listen (needs TLS)")
 	f.StringVar(&o.healthListen, "health-listen", "", "second address, for health and metrics alone, that others may reach; empty for none")
 	f.BoolVar(&o.profiling, "profiling", false, "serve /debug/pprof/ on the address for kube-scheduler's calls")
 	f.StringVar(&o.absent, "absent-state", "closed", "nodes that publish nothing: closed refuses them to pods that ask for exclusive CPUs, NUMA memory or devices; open admits")
 	f.StringVar(&o.unreadable, "unreadable-state", "closed", "nodes that publish what cannot be read, contradicts itself or is of an unknown kubelet: open or closed")
 	f.StringVar(&o.newer, "newer-state", "closed", "nodes that publish a newer format than this binary reads: open or closed")
+	o.shape.addFlags(cmd)
 	o.log.AddFlags(f)
 }
 

@@ -50,7 +50,7 @@ var rules = []rule{
 		why: "one loop watches the host",
 	},
 	{
-		imports: []string{"k8s.io/client-go"}, only: []string{"internal/publish", "internal/ledger", "internal/kubelet", "cmd"},
+		imports: []string{"k8s.io/client-go"}, only: []string{"internal/publish", "internal/ledger", "internal/lead", "internal/kubelet", "cmd"},
 		why: "each flow has one place that talks to the API",
 	},
 	{

@@ -46,6 +46,13 @@ func (s script) Bind(_ context.Context, b *v1.Binding) error { return s.bind(b) 
 
 func isReady() error { return nil }
 
+// always leads.
+type always struct{}
+
+func (always) Leading() error { return nil }
+
+func (always) Hold(ctx context.Context) (context.Context, func(), error) { return ctx, func() {}, nil }
+
 // cluster is both that an extender asks.
 type cluster interface {
 	extender.Cluster
@@ -54,8 +61,13 @@ type cluster interface {
 
 func newExtender(t testing.TB, c cluster, ready func() error) (*extender.Extender, *prometheus.Registry) {
 	t.Helper()
+	return newLed(t, c, ready, always{})
+}
+
+func newLed(t testing.TB, c cluster, ready func() error, lead extender.Leadership) (*extender.Extender, *prometheus.Registry) {
+	t.Helper()
 	reg := prometheus.NewRegistry()
-	e, err := extender.New(extender.Options{Cluster: c, Evictions: c, Ready: ready, Log: slog.New(slog.DiscardHandler), Metrics: reg})
+	e, err := extender.New(extender.Options{Cluster: c, Evictions: c, Lead: lead, Ready: ready, Log: slog.New(slog.DiscardHandler), Metrics: reg})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,8 +206,8 @@ func TestPrioritize(t *testing.T) {
 		})
 	}
 	e, _ := newExtender(t, script{}, func() error { return errors.New("not yet") })
-	if r := call(t, e, "prioritize", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: &[]string{"a"}}, nil); r.StatusCode != http.StatusBadRequest {
-		t.Errorf("not ready: status %d, want 400: the answer has no place for an error", r.StatusCode)
+	if r := call(t, e, "prioritize", extenderv1.ExtenderArgs{Pod: lane(), NodeNames: &[]string{"a"}}, nil); r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("not ready: status %d, want 503: the answer has no place for an error", r.StatusCode)
 	}
 }
 

@@ -18,6 +18,7 @@ type metrics struct {
 	duration   *prometheus.HistogramVec
 	refused    *prometheus.CounterVec
 	candidates *prometheus.CounterVec
+	notLeading *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -39,6 +40,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "numalane_extender_preemption_candidates_total",
 			Help: "Nodes on which kube-scheduler would evict pods, by what became of its choice of victims.",
 		}, []string{"victims"}),
+		notLeading: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "numalane_extender_not_leading_total",
+			Help: "Calls refused because another extender leads, or none does, by verb.",
+		}, []string{"verb"}),
 	}
 	for _, outcome := range []string{keptVictims, changedVictims, droppedNode} {
 		m.candidates.WithLabelValues(outcome)
@@ -46,11 +51,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, verb := range []string{"filter", "prioritize", "preempt", "bind"} {
 		m.requests.WithLabelValues(verb, strconv.Itoa(http.StatusOK))
 		m.duration.WithLabelValues(verb)
+		m.notLeading.WithLabelValues(verb)
 	}
 	for r := allocator.Admitted + 1; r <= lastReason; r++ {
 		m.refused.WithLabelValues(r.Code())
 	}
-	if err := errors.Join(reg.Register(m.requests), reg.Register(m.duration), reg.Register(m.refused), reg.Register(m.candidates)); err != nil {
+	var errs []error
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.refused, m.candidates, m.notLeading} {
+		errs = append(errs, reg.Register(c))
+	}
+	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("register the extender's metrics: %w", err)
 	}
 	return m, nil

@@ -40,10 +40,6 @@ const searchFor = 2 * time.Second
 // come free meanwhile. The pod's next turn will find it.
 func (e *Extender) preempt(ctx context.Context, args *extenderv1.ExtenderPreemptionArgs) (*extenderv1.ExtenderPreemptionResult, error) {
 	start := time.Now()
-	// The answer has no place for an error.
-	if err := e.ready(); err != nil {
-		return nil, &fault{http.StatusServiceUnavailable, err}
-	}
 	if args.Pod == nil {
 		return nil, &fault{http.StatusBadRequest, errors.New("the call has no Pod")}
 	}

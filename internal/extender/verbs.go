@@ -21,10 +21,7 @@ type question struct {
 	request *allocator.Request
 }
 
-func (e *Extender) question(args *extenderv1.ExtenderArgs) (*question, error) {
-	if err := e.ready(); err != nil {
-		return nil, err
-	}
+func newQuestion(args *extenderv1.ExtenderArgs) (*question, error) {
 	switch {
 	case args.Pod == nil:
 		return nil, errors.New("the call has no Pod")
@@ -41,7 +38,7 @@ func (e *Extender) question(args *extenderv1.ExtenderArgs) (*question, error) {
 // for beyond help and says nothing about it.
 func (e *Extender) filter(_ context.Context, args *extenderv1.ExtenderArgs) (*extenderv1.ExtenderFilterResult, error) {
 	start := time.Now()
-	q, err := e.question(args)
+	q, err := newQuestion(args)
 	if err != nil {
 		return &extenderv1.ExtenderFilterResult{Error: err.Error()}, nil
 	}
@@ -84,7 +81,7 @@ const fine = 1 << 20
 // stay near, and the best does not tie with the second for want of steps. 0 is
 // left to nodes that would refuse the pod by now.
 func (e *Extender) prioritize(_ context.Context, args *extenderv1.ExtenderArgs) (extenderv1.HostPriorityList, error) {
-	q, err := e.question(args)
+	q, err := newQuestion(args)
 	if err != nil {
 		// The answer is a bare list, without a place for an error.
 		return nil, &fault{http.StatusBadRequest, err}
@@ -123,20 +120,26 @@ func spread(s, worst, best int64) int64 {
 }
 
 func (e *Extender) bind(ctx context.Context, args *extenderv1.ExtenderBindingArgs) (*extenderv1.ExtenderBindingResult, error) {
-	err := e.ready()
-	if err == nil && (args.PodName == "" || args.PodNamespace == "" || args.PodUID == "" || args.Node == "") {
-		err = fmt.Errorf("the call lacks one of PodName %q, PodNamespace %q, PodUID %q and Node %q", args.PodName, args.PodNamespace, args.PodUID, args.Node)
-	}
-	if err == nil {
-		err = e.cluster.Bind(ctx, &v1.Binding{
-			ObjectMeta: metav1.ObjectMeta{Namespace: args.PodNamespace, Name: args.PodName, UID: args.PodUID},
-			Target:     v1.ObjectReference{Kind: "Node", Name: args.Node},
-		})
-	}
-	if err != nil {
+	if err := e.bindAsLeader(ctx, args); err != nil {
 		e.log.Info("pod not bound", "pod", args.PodNamespace+"/"+args.PodName, "node", args.Node, "err", err)
 		return &extenderv1.ExtenderBindingResult{Error: err.Error()}, nil
 	}
 	e.log.Debug("bind", "pod", args.PodNamespace+"/"+args.PodName, "node", args.Node)
 	return &extenderv1.ExtenderBindingResult{}, nil
+}
+
+func (e *Extender) bindAsLeader(ctx context.Context, args *extenderv1.ExtenderBindingArgs) error {
+	if args.PodName == "" || args.PodNamespace == "" || args.PodUID == "" || args.Node == "" {
+		return fmt.Errorf("the call lacks one of PodName %q, PodNamespace %q, PodUID %q and Node %q", args.PodName, args.PodNamespace, args.PodUID, args.Node)
+	}
+	ctx, done, err := e.lead.Hold(ctx)
+	if err != nil {
+		e.metrics.notLeading.WithLabelValues("bind").Inc()
+		return err
+	}
+	defer done()
+	return e.cluster.Bind(ctx, &v1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: args.PodNamespace, Name: args.PodName, UID: args.PodUID},
+		Target:     v1.ObjectReference{Kind: "Node", Name: args.Node},
+	})
 }

@@ -24,8 +24,11 @@ type Options struct {
 	// CertFile and KeyFile, both or neither, are PEM files; they are read
 	// again when they change.
 	CertFile, KeyFile string
-	Profiling         bool // serve /debug/pprof/
-	Log               *slog.Logger
+	// ClientCAFile holds PEM certificates, read at each handshake. With it only
+	// clients are served whose certificate one of them signed. It needs TLS.
+	ClientCAFile string
+	Profiling    bool // serve /debug/pprof/
+	Log          *slog.Logger
 }
 
 // Server listens from the moment it is made, and serves while it runs.
@@ -53,12 +56,20 @@ const (
 // the start.
 func New(o Options) (*Server, error) {
 	var tlsConfig *tls.Config
-	if o.CertFile != "" || o.KeyFile != "" {
+	switch {
+	case o.CertFile != "" || o.KeyFile != "":
 		p, err := loadPair(o.CertFile, o.KeyFile, o.Log)
 		if err != nil {
 			return nil, err
 		}
 		tlsConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.certificate}
+		if o.ClientCAFile != "" {
+			if tlsConfig, err = demandClientCertificate(tlsConfig, o.ClientCAFile); err != nil {
+				return nil, err
+			}
+		}
+	case o.ClientCAFile != "":
+		return nil, fmt.Errorf("client certificates by %q: there are none without TLS, which needs a certificate and a key", o.ClientCAFile)
 	}
 	l, err := net.Listen("tcp", o.Addr)
 	if err != nil {

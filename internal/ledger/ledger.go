@@ -53,6 +53,7 @@ type Ledger struct {
 	informed struct{ nodes, pods cache.SharedIndexInformer }
 	pods     corelisters.PodLister
 	synced   atomic.Bool
+	watches  []*watch
 
 	// write is held by whoever changes what is known: the two watches, Bind
 	// and settle. It is never held during a call to the API.
@@ -84,7 +85,9 @@ func New(client kubernetes.Interface, policy Policy, log *slog.Logger, reg prome
 	if err := errors.Join(l.metrics.register(reg), reg.Register(census{l})); err != nil {
 		return nil, fmt.Errorf("register the ledger's metrics: %w", err)
 	}
-	return l, nil
+	var err error
+	l.watches, err = minded(l, reg)
+	return l, err
 }
 
 // Run watches until ctx ends.
