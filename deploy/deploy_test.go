@@ -140,78 +140,30 @@ func TestManifestsDecode(t *testing.T) {
 	}
 }
 
-// TestKustomization: every manifest is applied, or is an example.
+// TestKustomization: every manifest is applied, or is an example, or the other
+// shape.
 func TestKustomization(t *testing.T) {
-	var k kustomization
-	strictly(t, documents(t, "kustomization.yaml")[0], &k)
-	listed := append([]string{"kustomization.yaml", "example-cnf.yaml"}, k.Resources...)
-	for _, g := range k.ConfigMapGenerator {
-		listed = append(listed, g.Files...)
-	}
-	for _, r := range listed {
-		if _, err := os.Stat(r); err != nil {
-			t.Error(err)
+	for dir, others := range map[string][]string{".": {"example-cnf.yaml", "service"}, "service": nil} {
+		var k kustomization
+		strictly(t, documents(t, path.Join(dir, "kustomization.yaml"))[0], &k)
+		listed := append(append([]string{"kustomization.yaml"}, others...), k.Resources...)
+		for _, g := range k.ConfigMapGenerator {
+			listed = append(listed, g.Files...)
 		}
-	}
-	entries, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if (e.IsDir() || path.Ext(e.Name()) == ".yaml") && !slices.Contains(listed, e.Name()) {
-			t.Errorf("%s is in no list of kustomization.yaml", e.Name())
+		for _, r := range listed {
+			if _, err := os.Stat(path.Join(dir, r)); err != nil {
+				t.Error(err)
+			}
 		}
-	}
-}
-
-// TestSchedulerConfig holds the points without which the extender is wrong or
-// useless.
-func TestSchedulerConfig(t *testing.T) {
-	c := one[*schedulerv1.KubeSchedulerConfiguration](t, "scheduler-config.yaml")
-	if len(c.Profiles) != 1 || len(c.Extenders) != 1 {
-		t.Fatalf("%d profiles and %d extenders, want one of each", len(c.Profiles), len(c.Extenders))
-	}
-	p := c.Profiles[0]
-	if p.SchedulerName == nil || *p.SchedulerName != "numalane" {
-		t.Error("the profile's schedulerName is not numalane")
-	}
-	if p.PercentageOfNodesToScore == nil || *p.PercentageOfNodesToScore != 100 {
-		t.Error("percentageOfNodesToScore is not 100: nodes that would do may never be asked about")
-	}
-	e := c.Extenders[0]
-	type contract struct {
-		Filter, Prioritize, Bind, Preempt string
-		NodeCacheCapable, Ignorable       bool
-		ManagedResources                  int
-	}
-	want := contract{Filter: "filter", Prioritize: "prioritize", Bind: "bind", Preempt: "preempt", NodeCacheCapable: true}
-	got := contract{e.FilterVerb, e.PrioritizeVerb, e.BindVerb, e.PreemptVerb, e.NodeCacheCapable, e.Ignorable, len(e.ManagedResources)}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("the extender, -want +got:\n%s", d)
-	}
-	if e.Weight < 5 || e.HTTPTimeout.Duration <= 0 {
-		t.Errorf("weight %d, httpTimeout %s: want at least 5, and a limit", e.Weight, e.HTTPTimeout.Duration)
-	}
-	if l := c.LeaderElection; l.ResourceName == "" || l.ResourceName == "kube-scheduler" {
-		t.Errorf("lease %q: want one of its own", l.ResourceName)
-	}
-}
-
-// TestSchedulerPod: the extender listens where the configuration says, and is
-// reachable to nobody else.
-func TestSchedulerPod(t *testing.T) {
-	c := one[*schedulerv1.KubeSchedulerConfiguration](t, "scheduler-config.yaml")
-	d := one[*appsv1.Deployment](t, "scheduler.yaml")
-	ext := container(t, &d.Spec.Template.Spec, "numalane-extender")
-	listen := "--listen=" + strings.TrimPrefix(c.Extenders[0].URLPrefix, "http://")
-	if !slices.Contains(ext.Args, listen) || !strings.HasPrefix(listen, "--listen=127.0.0.1:") {
-		t.Errorf("the extender's arguments are %q: want %q on loopback", ext.Args, listen)
-	}
-	for _, name := range []string{"numalane-extender", "kube-scheduler"} {
-		restricted(t, container(t, &d.Spec.Template.Spec, name))
-	}
-	if s := d.Spec.Template.Spec.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
-		t.Error("the pod may run as root")
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if (e.IsDir() || path.Ext(e.Name()) == ".yaml") && !slices.Contains(listed, e.Name()) {
+				t.Errorf("%s is in no list of %s/kustomization.yaml", e.Name(), dir)
+			}
+		}
 	}
 }
 
