@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -192,6 +193,29 @@ func TestExtenderRights(t *testing.T) {
 		for _, s := range subjects {
 			if s.Name != account || s.Namespace != "numalane" {
 				t.Errorf("%s: rights for %s/%s, and the extender runs as %s", file, s.Namespace, s.Name, account)
+			}
+		}
+	}
+}
+
+// TestGeneratedNames: kustomize adds a hash to the name of a ConfigMap that it
+// makes, wherever it finds that name; so it is the name of nothing else.
+func TestGeneratedNames(t *testing.T) {
+	for dir, file := range map[string]string{".": "scheduler.yaml", "service": "service/scheduler.yaml"} {
+		var k kustomization
+		strictly(t, documents(t, path.Join(dir, "kustomization.yaml"))[0], &k)
+		made := k.ConfigMapGenerator[0].Name
+		pod := one[*appsv1.Deployment](t, file).Spec.Template.Spec
+		if !slices.ContainsFunc(pod.Volumes, func(v v1.Volume) bool { return v.ConfigMap != nil && v.ConfigMap.Name == made }) {
+			t.Errorf("%s: ConfigMap %s is not mounted", file, made)
+		}
+		for _, doc := range documents(t, file) {
+			if r, ok := object(t, doc).(*rbacv1.Role); ok {
+				for _, rule := range r.Rules {
+					if slices.Contains(rule.ResourceNames, made) {
+						t.Errorf("%s: Role %s names %s, and would get the name with the hash", file, r.Name, made)
+					}
+				}
 			}
 		}
 	}

@@ -47,7 +47,9 @@ func (e *Elected) Run(ctx context.Context) error {
 			return fmt.Errorf("elect a leader by lease %s: %w", e.Lease, err)
 		}
 		elector.Run(klog.NewContext(ctx, klog.Logger{})) // what it has to say, fence says once
-		e.end(fmt.Errorf("the lease %s could not be renewed", e.Lease))
+		if ctx.Err() == nil {
+			e.end(fmt.Errorf("the lease %s could not be renewed", e.Lease))
+		}
 	}
 	return nil
 }
