@@ -16,6 +16,9 @@ const catchUpPage = 1000
 // those that the watch has not shown yet. Whoever begins to bind calls it first:
 // another may have bound until a moment ago.
 func (l *Ledger) CatchUp(ctx context.Context) error {
+	if err := l.Ready(); err != nil {
+		return err
+	}
 	// Without a resourceVersion the API server answers with what is in etcd now.
 	o := metav1.ListOptions{Limit: catchUpPage}
 	liveOnly(&o)
