@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
 )
 
 func (k *fakeKubelet) times() int {
@@ -55,4 +54,3 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 }
-
