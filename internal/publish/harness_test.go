@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -23,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -93,11 +95,16 @@ type api struct {
 	deny    error            // for patches
 	lag     bool             // patches reach the watch only after catchUp
 	behind  []runtime.Object // what it has to catch up with
+	deaf    bool             // there is no watch and no list
+	watches []watch.Interface
+	lose    bool // patches are made, and their answers lost
 }
 
 func newAPI(t *testing.T, objects ...runtime.Object) *api {
 	a := &api{t: t, version: 100, client: fake.NewSimpleClientset(objects...)}
 	a.client.PrependReactor("patch", "*", a.patch)
+	a.client.PrependReactor("list", "*", a.list)
+	a.client.PrependWatchReactor("*", a.watch)
 	return a
 }
 
@@ -147,6 +154,12 @@ func (a *api) patch(action clienttesting.Action) (bool, runtime.Object, error) {
 	m.SetLabels(merge(m.GetLabels(), sent.Metadata.Labels))
 	a.version++
 	m.SetResourceVersion(strconv.Itoa(a.version))
+	if a.lose {
+		if err := a.client.Tracker().Update(p.GetResource(), obj, p.GetNamespace()); err != nil {
+			return true, nil, err
+		}
+		return true, nil, errors.New("connection reset by peer")
+	}
 	if a.lag {
 		a.behind = append(a.behind, obj)
 		return true, obj, nil
@@ -208,6 +221,45 @@ func (a *api) catchUp() {
 		a.put(obj)
 	}
 	a.lag, a.behind = false, nil
+}
+
+// stopWatches ends the watches, and lets none begin before it is told to.
+func (a *api) stopWatches() (letGo func()) {
+	a.t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.deaf = true
+	for _, w := range a.watches {
+		w.Stop()
+	}
+	a.watches = nil
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.deaf = false
+	}
+}
+
+func (a *api) watch(action clienttesting.Action) (bool, watch.Interface, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.deaf {
+		return true, nil, errors.New("connection refused")
+	}
+	w, err := a.client.Tracker().Watch(action.GetResource(), action.GetNamespace())
+	if err == nil {
+		a.watches = append(a.watches, w)
+	}
+	return true, w, err
+}
+
+func (a *api) list(clienttesting.Action) (bool, runtime.Object, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.deaf {
+		return true, nil, errors.New("connection refused")
+	}
+	return false, nil, nil
 }
 
 func (a *api) setDeny(err error) {

@@ -107,7 +107,7 @@ func (w *podWriter) prepareOne(pod *v1.Pod, a topology.Allocation, holds bool, s
 	if left := o.left(j.corrects); left > 0 {
 		return nil, left, nil
 	}
-	if holds && o.agreed == nil {
+	if holds && len(live.annotations) == 0 && !j.corrects {
 		j.began = w.showed[kubeletUID(pod)]
 	}
 	var err error

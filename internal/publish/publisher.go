@@ -70,7 +70,7 @@ type Publisher struct {
 	sayings sayings
 
 	reach   retry     // of the API as a whole
-	sign    time.Time // the last token of Source.Changed
+	sign    time.Time // the token of Source.Changed that is being looked into
 	writes  sync.WaitGroup
 	writing int
 	done    chan outcome
@@ -138,8 +138,18 @@ func (p *Publisher) Run(ctx context.Context) error {
 		if pace.Wait(ctx) != nil {
 			return nil
 		}
+		if p.sign.IsZero() {
+			// What woke us may have come before the token of what is read now.
+			select {
+			case p.sign = <-changed:
+			default:
+				p.sign = time.Now()
+			}
+		}
 		due = time.Time{}
-		if wait := p.sync(ctx); wait > 0 {
+		wait := p.sync(ctx)
+		p.sign = time.Time{}
+		if wait > 0 {
 			due = time.Now().Add(wait)
 			again.Reset(wait)
 		}
