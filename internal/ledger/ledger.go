@@ -152,6 +152,8 @@ func (l *Ledger) AdmitWithout(node string, pod types.UID, r *allocator.Request, 
 func (l *Ledger) verdict(s *snapshot, r *allocator.Request) allocator.Verdict {
 	v := s.admit(r)
 	switch {
+	case v.OK() && s.state.Topology.Away:
+		return allocator.Verdict{Reason: allocator.KubeletAway, Container: -1}
 	case l.policy.admits(v.Reason):
 		return allocator.Verdict{Reason: allocator.Admitted, Container: -1}
 	case v.OK() && l.policy.RefuseStale && s.isStale():
