@@ -67,13 +67,14 @@ type Ledger struct {
 
 	// write is held by whoever changes what is known: the two watches, Bind
 	// and settle. It is never held during a call to the API.
-	write    sync.Mutex
-	promised map[types.UID][]string // nodes that a pod is promised to
-	moment   uint64                 // counts what is seen, see allocator.Move
+	write  sync.Mutex
+	moment uint64 // counts what is seen, see allocator.Move
 
-	// read guards the map alone, so that questions never wait for a change.
-	read  sync.RWMutex
-	nodes map[string]*node
+	// read guards the maps alone, so that questions never wait for a change.
+	// They are changed by whoever holds both.
+	read     sync.RWMutex
+	nodes    map[string]*node
+	promised map[types.UID][]string // nodes that a pod is promised to
 }
 
 // New makes a Ledger that asks client. Nothing happens before Run.
@@ -139,7 +140,13 @@ func (l *Ledger) HasSynced() bool { return l.synced.Load() }
 
 // Admit foretells what the node's kubelet will say to the pod, were it bound
 // now. What is already promised to this very pod does not stand in its way.
+//
+// A pod that may be bound to another node already, the outcome of that being
+// unknown, is refused by all others until it is known.
 func (l *Ledger) Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict {
+	if l.elsewhere(node, pod) != "" {
+		return allocator.Verdict{Reason: allocator.InFlux, Container: -1}
+	}
 	return l.verdict(l.snapshot(node).without(pod), r)
 }
 
@@ -278,7 +285,7 @@ func (l *Ledger) dropPod(pod *v1.Pod) {
 	defer l.write.Unlock()
 	moment := l.tick()
 	names := l.promised[pod.UID]
-	delete(l.promised, pod.UID)
+	l.setPromised(pod.UID, nil)
 	if !slices.Contains(names, pod.Spec.NodeName) {
 		names = append(names, pod.Spec.NodeName)
 	}
@@ -310,7 +317,31 @@ func (l *Ledger) unpromise(pod types.UID, spared string) {
 			l.publish(n)
 		}
 	}
-	delete(l.promised, pod)
+	l.setPromised(pod, nil)
+}
+
+// setPromised notes the nodes that a pod is promised to. The caller holds write.
+func (l *Ledger) setPromised(pod types.UID, nodes []string) {
+	l.read.Lock()
+	defer l.read.Unlock()
+	if len(nodes) == 0 {
+		delete(l.promised, pod)
+	} else {
+		l.promised[pod] = nodes
+	}
+}
+
+// elsewhere is a node other than this one that the pod is promised to; empty:
+// there is none.
+func (l *Ledger) elsewhere(node string, pod types.UID) string {
+	l.read.RLock()
+	defer l.read.RUnlock()
+	for _, other := range l.promised[pod] {
+		if other != node {
+			return other
+		}
+	}
+	return ""
 }
 
 // last is the object of a deletion, which a broken watch wraps.
