@@ -245,7 +245,7 @@ func (s *Storm) tell(ctx context.Context, maker *trouble.Maker) {
 		}
 		var t Tally
 		s.court.count(&t)
-		s.say("%d pods: %d run, %d on their way, %d wait; refused %d, outrun %d, lost %d, foreign %d; held: %.0f%% of the VFs, %.0f%% of the CPUs; %d kills",
-			created, running, unacked, pending, t.Refused, t.Outrun, t.Lost, t.Foreign, 100*s.sampler.share(fleet.VF), 100*s.sampler.share(cpu), maker.Done())
+		s.say("%d pods: %d run, %d on their way, %d wait (%d for a place that there is); refused %d, outrun %d, lost %d, foreign %d; held: %.0f%% of the VFs, %.0f%% of the CPUs; %d kills",
+			created, running, unacked, pending, len(s.look().placeable), t.Refused, t.Outrun, t.Lost, t.Foreign, 100*s.sampler.share(fleet.VF), 100*s.sampler.share(cpu), maker.Done())
 	}
 }

@@ -111,18 +111,12 @@ func newNode(i int, dice *rand.Rand) *Node {
 	return n
 }
 
-// machine is of 2 to 4 NUMA nodes whose VFs are not where the CPUs are.
+// machine is of 2 to 4 NUMA nodes, with VFs on some. Where VFs are, there are
+// about as many CPUs as those who want VFs want: else all VFs could never be held.
 func machine(dice *rand.Rand) sysfstest.Machine {
 	nodes := 2 + dice.IntN(3)
 	m := sysfstest.Machine{ThreadsPerCore: 1 + dice.IntN(2)}
-	for id := range nodes {
-		// So few that CPUs are as scarce as VFs.
-		cores := 3 + dice.IntN(4)
-		if m.ThreadsPerCore == 2 {
-			cores = 2 + dice.IntN(2)
-		}
-		m.NUMANodes = append(m.NUMANodes, sysfstest.NUMANode{ID: id, Socket: id * 2 / nodes, Cores: cores, Memory: 16 << 30})
-	}
+	vfs := make([]int, nodes)
 	ports := 2 + dice.IntN(2)
 	for i := range ports {
 		nic := sysfstest.X710
@@ -133,7 +127,18 @@ func machine(dice *rand.Rand) sysfstest.Machine {
 		if i == 0 {
 			at = nodes - 1
 		}
-		m.NICs = append(m.NICs, nic(fmt.Sprintf("0000:%02x:00.0", 0x21+0x20*i), at, 2+dice.IntN(4)))
+		n := 2 + dice.IntN(3)
+		vfs[at] += n
+		m.NICs = append(m.NICs, nic(fmt.Sprintf("0000:%02x:00.0", 0x21+0x20*i), at, n))
+	}
+	for id := range nodes {
+		cpus := 3 + dice.IntN(4)
+		if vfs[id] > 0 {
+			cpus = 2*vfs[id] + dice.IntN(2)
+		}
+		m.NUMANodes = append(m.NUMANodes, sysfstest.NUMANode{
+			ID: id, Socket: id * 2 / nodes, Cores: max(2, (cpus+m.ThreadsPerCore-1)/m.ThreadsPerCore), Memory: 16 << 30,
+		})
 	}
 	return m
 }

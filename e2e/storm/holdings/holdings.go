@@ -32,21 +32,47 @@ type Look struct {
 	Held     map[corev1.ResourceName]int // exclusive CPUs, and devices by resource
 }
 
+// account is what a kubelet tells.
+type account struct {
+	pods          []*podresources.PodResources
+	cpus, devices []byte // its state files; devices is nil where none was ever given away
+}
+
 // At asks a node's kubelet. live tells which pod UID has a name, of those that
 // the API has on the node and that have not ended; "" where it is not one alone.
 func At(ctx context.Context, m *fleet.Member, live func(name string) string) (*Look, error) {
-	var pods []*podresources.PodResources
-	if err := m.Live.PodResources(ctx, func(ctx context.Context, c podresources.PodResourcesListerClient) error {
-		list, err := c.List(ctx, &podresources.ListPodResourcesRequest{})
-		pods = list.GetPodResources()
-		return err
-	}); err != nil {
+	a, err := ask(ctx, m)
+	if err != nil {
 		return nil, err
 	}
+	return a.look(m, live)
+}
+
+func ask(ctx context.Context, m *fleet.Member) (*account, error) {
+	a := &account{}
+	err := m.Live.PodResources(ctx, func(ctx context.Context, c podresources.PodResourcesListerClient) error {
+		list, err := c.List(ctx, &podresources.ListPodResourcesRequest{})
+		a.pods = list.GetPodResources()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.cpus, err = os.ReadFile(filepath.Join(m.Live.KubeletDir(), "cpu_manager_state")); err != nil {
+		return nil, err
+	}
+	a.devices, err = os.ReadFile(filepath.Join(m.Live.DevicePluginDir(), "kubelet_internal_checkpoint"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *account) look(m *fleet.Member, live func(name string) string) (*Look, error) {
 	l := &Look{Held: map[corev1.ResourceName]int{}}
 	uids := map[string]string{} // name by UID
 	listed := holders{}
-	for _, p := range pods {
+	for _, p := range a.pods {
 		name := p.GetName()
 		if uid := live(name); uid != "" {
 			uids[uid] = name
@@ -71,7 +97,7 @@ func At(ctx context.Context, m *fleet.Member, live func(name string) string) (*L
 		}
 	}
 	l.doubles(m.Name, "PodResources", listed)
-	filed, err := files(m, uids)
+	filed, err := a.files(uids)
 	if err != nil {
 		return nil, err
 	}
@@ -97,15 +123,11 @@ func (l *Look) doubles(node, source string, h holders) {
 	}
 }
 
-// files reads what live pods hold by the kubelet's state files, which keep those
+// files are what live pods hold by the kubelet's state files, which keep those
 // that have ended as well.
-func files(m *fleet.Member, uids map[string]string) (holders, error) {
+func (a *account) files(uids map[string]string) (holders, error) {
 	h := holders{}
-	cpu, err := os.ReadFile(filepath.Join(m.Live.KubeletDir(), "cpu_manager_state"))
-	if err != nil {
-		return nil, err
-	}
-	state, err := kubelet.ParseCPUState(cpu)
+	state, err := kubelet.ParseCPUState(a.cpus)
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +140,10 @@ func files(m *fleet.Member, uids map[string]string) (holders, error) {
 			}
 		}
 	}
-	checkpoint, err := os.ReadFile(filepath.Join(m.Live.DevicePluginDir(), "kubelet_internal_checkpoint"))
-	if errors.Is(err, os.ErrNotExist) {
-		return h, nil // no device was ever given away
+	if a.devices == nil {
+		return h, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	devices, err := kubelet.ParseDeviceState(checkpoint)
+	devices, err := kubelet.ParseDeviceState(a.devices)
 	if err != nil {
 		return nil, err
 	}

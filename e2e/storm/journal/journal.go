@@ -56,7 +56,7 @@ func (e *Event) String() string {
 }
 
 // Outage is a time in which a process of a node was down, or up and not yet
-// registered.
+// registered, or a kubelet that did not know yet which pods it has.
 type Outage struct {
 	Node, What string
 	From, To   time.Time // To is zero while it lasts
@@ -99,7 +99,7 @@ func (j *Journal) Down(node, what string) (up func()) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		o.To = time.Now()
-		j.note(Moment{At: o.To}, node, "", what+" is up and registered again")
+		j.note(Moment{At: o.To}, node, "", what+" is up again")
 	}
 }
 

@@ -42,6 +42,8 @@ const (
 	late = 3 * time.Second
 	// mostEnded is up to how many ended pods every subset is replayed.
 	mostEnded = 8
+	// mostTold is how many replays with a yes go into a trace.
+	mostTold = 40
 )
 
 // Of judges a refused pod. The case is that of its node.
@@ -51,7 +53,7 @@ func Of(c *journal.Case, p *journal.Pod) Verdict {
 	}
 	for i := range c.Outages {
 		if o := &c.Outages[i]; o.Touches(p.BoundAt(), p.DecidedAt()) {
-			return Verdict{Class: Lost, Why: fmt.Sprintf("%s was down or not registered from %s to %s", o.What, clock(o.From), clock(o.To))}
+			return Verdict{Class: Lost, Why: fmt.Sprintf("%s was down or not up yet from %s to %s", o.What, clock(o.From), clock(o.To))}
 		}
 	}
 	return newInquiry(c, p).verdict()
@@ -73,6 +75,7 @@ type inquiry struct {
 	gone []tenant
 
 	replays []string
+	asked   int
 }
 
 func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
@@ -114,7 +117,9 @@ func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
 
 func (q *inquiry) ask(what string, tenants []tenant) answer {
 	a := replay(&q.pub, q.pod, tenants)
-	q.replays = append(q.replays, what+": "+a.String())
+	if q.asked++; q.asked <= mostTold || a.no() {
+		q.replays = append(q.replays, what+": "+a.String())
+	}
 	return a
 }
 
@@ -122,38 +127,85 @@ func (q *inquiry) verdict() Verdict {
 	if q.pub.IsZero() {
 		return Verdict{Class: Refused, Why: "its node had published nothing when it was bound"}
 	}
-	known := q.ask("with what was known when it was bound, in any order", q.known)
-	class, why := Refused, "the node's answer could have been told"
-	switch {
-	case !known.OK():
-		why = "it should not have been bound: " + known.String()
-	case q.byForeign():
-		class, why = Foreign, "foreign pods came too late to be known, and with them the answer is no: "+names(q.foreign)
-	case q.byGone():
-		why = "these had gone a moment before it was bound, and with them still there the answer is no: " + names(q.gone)
-	default:
-		class, why = q.byEnds()
+	class, why := q.cause()
+	if class == Refused {
+		why += q.staleness()
 	}
 	q.hindsight()
 	return Verdict{Class: class, Why: why, Replays: q.replays}
 }
 
-// byForeign tells whether foreign pods that came too late make the answer no.
-func (q *inquiry) byForeign() bool {
-	return len(q.foreign) > 0 && !q.ask("with foreign pods that came too late", slices.Concat(q.known, q.foreign)).OK()
+func (q *inquiry) cause() (Class, string) {
+	if known := q.ask("with what was known when it was bound", q.known); !known.yes() {
+		return Refused, "it should not have been bound: " + known.String()
+	}
+	if len(q.foreign) > 0 && q.ask("with foreign pods that came too late to be known", slices.Concat(q.known, q.foreign)).no() {
+		return Foreign, "foreign pods came too late to be known, and with them it may be refused: " + names(q.foreign)
+	}
+	if gone := q.byNoticed(); gone != nil {
+		return Refused, "it was known that these may be gone, and without them it may be refused: " + podNames(gone)
+	}
+	if gone := q.byEnded(); gone != nil {
+		return Outrun, "these ended unannounced since it was bound, and without them it may be refused: " + podNames(gone)
+	}
+	return Refused, "whatever was known or has ended since, the answer is yes"
 }
 
-// byGone tells whether pods that had just gone, all or one of them, make the
-// answer no. The extender knew of them.
-func (q *inquiry) byGone() bool {
-	no := len(q.gone) > 0 && !q.ask("with pods that had just gone still there: "+names(q.gone), slices.Concat(q.known, q.gone)).OK()
+// byNoticed looks for pods that were being deleted when the pod was bound, and
+// without which it may be refused.
+func (q *inquiry) byNoticed() (found []*journal.Pod) {
+	subsets(q.noticed, mostEnded, func(gone []*journal.Pod) bool {
+		if len(gone) > 0 && q.ask("without pods that were being deleted when it was bound: "+podNames(gone), without(q.known, gone)).no() {
+			found = gone
+		}
+		return found == nil
+	})
+	return found
+}
+
+// byEnded looks for pods that have ended since, without notice, and without
+// which the pod may be refused, whichever of those that were being deleted were
+// still there. Who was on the way may have come before those ends, and sit where
+// there was room then: where it sits is known by now.
+func (q *inquiry) byEnded() (found []*journal.Pod) {
+	settled := slices.Clone(q.known)
+	for i := range settled {
+		if t := &settled[i]; t.held == nil {
+			t.held = lastHeld(t.pod)
+		}
+	}
+	subsets(q.ended, mostEnded, func(gone []*journal.Pod) bool {
+		subsets(q.noticed, mostEnded/2, func(too []*journal.Pod) bool {
+			all := slices.Concat(gone, too)
+			if len(gone) > 0 && (q.ask("without pods that ended unannounced: "+podNames(all), without(q.known, all)).no() ||
+				q.ask("the same, the others where they came to sit: "+podNames(all), without(settled, all)).no()) {
+				found = gone
+			}
+			return found == nil
+		})
+		return found == nil
+	})
+	return found
+}
+
+// staleness tells whether the pod would be refused by a kubelet that still
+// counted pods that had just gone, all or one of them. It excuses nothing: it is
+// where to look.
+func (q *inquiry) staleness() string {
+	if len(q.gone) == 0 {
+		return ""
+	}
+	no := q.ask("with pods that had just gone still there: "+names(q.gone), slices.Concat(q.known, q.gone)).no()
 	for i := range q.gone {
 		if no || len(q.gone) == 1 {
 			break
 		}
-		no = !q.ask("with one that had just gone still there: "+q.gone[i].pod.Name, append(slices.Clip(q.known), q.gone[i])).OK()
+		no = q.ask("with one that had just gone still there: "+q.gone[i].pod.Name, append(slices.Clip(q.known), q.gone[i])).no()
 	}
-	return no
+	if !no {
+		return ""
+	}
+	return "; these had gone a moment before it was bound, and with them still there it may be refused: " + names(q.gone)
 }
 
 // lastHeld is what a node last said that a pod holds.
@@ -164,36 +216,6 @@ func lastHeld(p *journal.Pod) *topology.Allocation {
 		}
 	}
 	return nil
-}
-
-// byEnds looks for pods that ended without notice and whose absence alone makes
-// the answer no, whichever of those that were to end were there.
-func (q *inquiry) byEnds() (Class, string) {
-	var noticed []*journal.Pod
-	subsets(q.noticed, mostEnded, func(gone []*journal.Pod) bool {
-		if len(gone) > 0 && !q.ask("without pods that were being deleted when it was bound: "+podNames(gone), without(q.known, gone)).OK() {
-			noticed = gone
-		}
-		return noticed == nil
-	})
-	if noticed != nil {
-		return Refused, "it was known that these may be gone, and without them the answer is no: " + podNames(noticed)
-	}
-	var ended []*journal.Pod
-	subsets(q.ended, mostEnded, func(gone []*journal.Pod) bool {
-		subsets(q.noticed, mostEnded/2, func(too []*journal.Pod) bool {
-			all := slices.Concat(gone, too)
-			if len(gone) > 0 && !q.ask("without pods that ended unannounced: "+podNames(all), without(q.known, all)).OK() {
-				ended = gone
-			}
-			return ended == nil
-		})
-		return ended == nil
-	})
-	if ended != nil {
-		return Outrun, "these ended unannounced since it was bound, and without them the answer is no: " + podNames(ended)
-	}
-	return Refused, "whatever was known or has ended since, the answer is yes"
 }
 
 // hindsight replays with what is known by now: where pods that were on their way

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,14 +26,18 @@ type answer struct {
 	err error // nothing can be foretold
 }
 
+// no tells that the pod may be refused, yes that it cannot be.
+func (a answer) no() bool  { return a.err == nil && !a.OK() }
+func (a answer) yes() bool { return a.err == nil && a.OK() }
+
 func (a answer) String() string {
 	switch {
 	case a.err != nil:
 		return "cannot be told: " + a.err.Error()
 	case a.OK():
-		return "yes"
+		return "yes, in any order"
 	}
-	return fmt.Sprintf("no, %s (%s)", a.Reason.Code(), a.KubeletReason())
+	return fmt.Sprintf("no, in some order: %s (%s)", a.Reason.Code(), a.KubeletReason())
 }
 
 // Compile lays out a node as it was published, with what pods hold and with the
@@ -77,36 +82,77 @@ func state(p *journal.Publication, held []topology.Allocation, bound []*corev1.P
 	return s, nil
 }
 
-// replay asks whether the node admits the pod and all tenants that are on their
-// way, whatever order they reach it in.
+// replay asks whether the kubelet admits the pod, whatever order it and all
+// tenants that are on their way reach it in. It is not asked whether those are
+// admitted: another's refusal would have a case of its own.
+//
+// This is not what the ledger does (allocator.Traffic) but a plain walk through
+// all orders: a judge that shares the rule would share its mistakes.
 func replay(p *journal.Publication, pod *journal.Pod, tenants []tenant) answer {
 	var there []tenant
-	var waiting []allocator.Move
+	w := walk{pod: allocator.NewRequest(pod.Spec), seen: map[uint64][]*allocator.Node{}}
 	for _, t := range tenants {
 		if r := allocator.NewRequest(t.pod.Spec); t.held == nil && r.Exclusive() {
-			waiting = append(waiting, allocator.Move{Request: r, Bound: uint64(len(waiting) + 1), Foreign: t.pod.Foreign})
+			w.waiting = append(w.waiting, r)
 		} else {
 			there = append(there, t)
 		}
 	}
-	held, bound := sums(there)
-	s, err := state(p, held, bound)
+	n, err := compile(p, there)
 	if err != nil {
 		return answer{err: err}
 	}
-	n, err := allocator.Compile(s)
-	if err != nil {
-		return answer{err: err}
-	}
-	r := allocator.NewRequest(pod.Spec)
-	if v := n.Admit(r); v.Reason == allocator.OutOfTotals {
+	if v := w.from(n, 0); !v.OK() {
 		return answer{Verdict: v}
 	}
-	t, err := allocator.CompileTraffic(s, waiting)
-	if err != nil {
-		return answer{err: err}
+	if w.steps > mostSteps {
+		return answer{err: errors.New("there are too many orders")}
 	}
-	return answer{Verdict: t.Admit(r)}
+	return answer{}
+}
+
+// walk goes through the orders in which pods may reach a kubelet.
+type walk struct {
+	pod     *allocator.Request
+	waiting []*allocator.Request
+	seen    map[uint64][]*allocator.Node // states by who has come
+	steps   int
+}
+
+const (
+	// mostSteps bounds the walk, mostOutcomes what one admission may come to.
+	mostSteps, mostOutcomes = 2000, 8
+)
+
+// from is the first refusal of the pod that the walk finds, from a state that
+// some have reached.
+func (w *walk) from(n *allocator.Node, come uint64) allocator.Verdict {
+	if w.steps > mostSteps || slices.ContainsFunc(w.seen[come], n.Equal) {
+		return allocator.Verdict{}
+	}
+	w.steps++
+	w.seen[come] = append(w.seen[come], n)
+	if v := n.Admit(w.pod); !v.OK() {
+		return v
+	}
+	for i, r := range w.waiting {
+		if come&(1<<i) != 0 {
+			continue
+		}
+		outcomes, complete := n.Outcomes(r, mostOutcomes)
+		if !complete {
+			w.steps = mostSteps + 1
+		}
+		for j := range outcomes {
+			if !outcomes[j].Verdict.OK() {
+				continue // it leaves all as it is
+			}
+			if v := w.from(outcomes[j].After, come|1<<i); !v.OK() {
+				return v
+			}
+		}
+	}
+	return allocator.Verdict{}
 }
 
 // sums are what tenants hold, and the pods that count in the node's totals.

@@ -40,6 +40,18 @@ const (
 	// parallel is how many pods are created at once: faster than kube-scheduler,
 	// which binds one after the other.
 	parallel = 8
+	// leastWaiting and mostWaiting are how many pods wait after a burst.
+	leastWaiting, mostWaiting = 40, 80
+	// patience is how long a pod waits before it may be given up for one that
+	// fits: or in the end all that wait are such as nothing fits for.
+	patience = 15 * time.Second
+)
+
+// How many of a thousand pods a tick takes away: of all, of those that have lost
+// patience, and in a gust, one tick of gusts.
+const (
+	thinned, impatient, gust = 8, 60, 350
+	gusts                    = 60
 )
 
 // Run drives until ctx ends. What the API refuses is tried again in another
@@ -76,7 +88,7 @@ func (d *Driver) burst(ctx context.Context, live []journal.Pod) {
 			unbound++
 		}
 	}
-	want := 20 + d.Dice.IntN(40) - unbound
+	want := leastWaiting + d.Dice.IntN(mostWaiting-leastWaiting) - unbound
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	for range want {
@@ -97,19 +109,26 @@ func (d *Driver) create(ctx context.Context, p *corev1.Pod) error {
 // thin takes pods away: with notice or without, for good or for an heir; some
 // all the time, and now and then many at once, so that the waiting rush in.
 func (d *Driver) thin(ctx context.Context, live []journal.Pod) {
-	perMille := 15
-	if d.Dice.IntN(20) == 0 {
-		perMille = 350
+	usual := thinned
+	if d.Dice.IntN(gusts) == 0 {
+		usual = gust
 	}
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	defer func() { _ = g.Wait() }() // one that is not deleted now is deleted with another tick
 	for i := range live {
 		p := &live[i]
-		if p.Node == "" && time.Since(p.Created.At) < 20*time.Second || !p.Deleting.IsZero() || d.Dice.IntN(1000) >= perMille {
+		perMille := usual
+		if p.Node == "" {
+			if time.Since(p.Created.At) < patience {
+				continue
+			}
+			perMille = impatient
+		}
+		if !p.Deleting.IsZero() || d.Dice.IntN(1000) >= perMille {
 			continue
 		}
-		if d.Dice.IntN(3) == 0 && p.Spec.OwnerReferences == nil && !p.Foreign {
+		if d.Dice.IntN(3) == 0 && p.Node != "" && p.Spec.OwnerReferences == nil && !p.Foreign {
 			heir := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: Namespace, Labels: p.Spec.Labels}, Spec: *p.Spec.Spec.DeepCopy()}
 			heir.Spec.NodeName = ""
 			d.heirs[p.Name] = heir

@@ -25,8 +25,8 @@ var shapes = [...]struct {
 	weight int
 	fill   shape
 }{
-	{30, one}, {12, two}, {10, withInit}, {8, withSidecar}, {12, cpusOnly}, {10, burstable},
-	{5, bestEffort}, {4, fraction}, {5, slow}, {4, large},
+	{26, one}, {10, two}, {10, withInit}, {8, withSidecar}, {16, cpusOnly}, {12, burstable},
+	{4, bestEffort}, {6, fraction}, {5, slow}, {3, large},
 }
 
 func one(s *corev1.PodSpec, dice *rand.Rand) {
@@ -147,8 +147,8 @@ func draw(name string, dice *rand.Rand, deadline time.Time) *corev1.Pod {
 	return p
 }
 
-// life is 2 to 30 s, and over before the deadline, so that the end is quiet.
+// life is 4 to 60 s, and over before the deadline, so that the end is quiet.
 func life(dice *rand.Rand, deadline time.Time) time.Duration {
-	d := time.Duration(2000+dice.IntN(28000)) * time.Millisecond
+	d := time.Duration(4000+dice.IntN(56000)) * time.Millisecond
 	return max(min(d, time.Until(deadline)), time.Second).Truncate(time.Millisecond)
 }

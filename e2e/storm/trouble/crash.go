@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"github.com/numalane/numalane/e2e/cluster"
+	"github.com/numalane/numalane/e2e/storm/fleet"
 )
 
 // nurse starts a process again that ended without having been killed, as its
 // node's kubelet would, and writes it down.
-func (m *Maker) nurse(ctx context.Context, key, node string, p *cluster.Process) {
+func (m *Maker) nurse(ctx context.Context, key string, n *fleet.Member, p *cluster.Process) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -28,23 +29,26 @@ func (m *Maker) nurse(ctx context.Context, key, node string, p *cluster.Process)
 		}
 		select {
 		case <-p.Ended():
-			m.crashed(ctx, node, p)
+			m.crashed(context.WithoutCancel(ctx), n, p)
 		default: // it was killed, and runs again
 		}
 		release()
 	}
 }
 
-func (m *Maker) crashed(ctx context.Context, node string, p *cluster.Process) {
+func (m *Maker) crashed(ctx context.Context, n *fleet.Member, p *cluster.Process) {
+	node := ""
+	up, restart := func() {}, p.Restart
+	if n != nil {
+		node = n.Name
+		up = m.Journal.Down(node, p.Name)
+		restart = func(ctx context.Context) error { return n.Restart(ctx, p) }
+	}
 	m.Journal.Note(node, fmt.Sprintf("%s has ended by itself; the end of its log: %s", p.Name, p.Tail()))
 	m.mu.Lock()
 	m.crashes = append(m.crashes, p.Name)
 	m.mu.Unlock()
-	up := func() {}
-	if node != "" {
-		up = m.Journal.Down(node, p.Name)
-	}
-	if err := p.Restart(context.WithoutCancel(ctx)); err != nil {
+	if err := restart(ctx); err != nil {
 		m.failed(err)
 		return
 	}

@@ -57,13 +57,13 @@ func (m *Maker) Run(ctx context.Context) error {
 		kinds = append(kinds, kind{12, "numalane-extender", func(ctx context.Context, what string) { m.kill(ctx, what, m.Extender) }})
 	}
 	for _, n := range m.Members {
-		m.wg.Go(func() { m.nurse(ctx, n.Name, n.Name, n.Plugin) })
-		m.wg.Go(func() { m.nurse(ctx, n.Name, n.Name, n.Live.Kubelet) })
+		m.wg.Go(func() { m.nurse(ctx, n.Name, n, n.Plugin) })
+		m.wg.Go(func() { m.nurse(ctx, n.Name, n, n.Live.Kubelet) })
 	}
-	m.wg.Go(func() { m.nurse(ctx, "kube-scheduler", "", m.Scheduler) })
-	m.wg.Go(func() { m.nurse(ctx, "kube-apiserver", "", m.APIServer) })
+	m.wg.Go(func() { m.nurse(ctx, "kube-scheduler", nil, m.Scheduler) })
+	m.wg.Go(func() { m.nurse(ctx, "kube-apiserver", nil, m.APIServer) })
 	if m.Extender != nil {
-		m.wg.Go(func() { m.nurse(ctx, "numalane-extender", "", m.Extender) })
+		m.wg.Go(func() { m.nurse(ctx, "numalane-extender", nil, m.Extender) })
 	}
 	for m.pause(ctx, 1500, 4500) {
 		k := m.draw(kinds)
@@ -139,7 +139,7 @@ func (m *Maker) killKubelet(ctx context.Context, _ string) {
 }
 
 // killOn kills a process of a node. The outage lasts until the plugin is
-// registered with the kubelet again.
+// registered with the kubelet again, and the kubelet knows its pods.
 func (m *Maker) killOn(ctx context.Context, n *fleet.Member, what string, p *cluster.Process) {
 	release, ok := m.take(n.Name)
 	if !ok {
@@ -150,11 +150,7 @@ func (m *Maker) killOn(ctx context.Context, n *fleet.Member, what string, p *clu
 	up := m.Journal.Down(n.Name, what)
 	p.Kill()
 	m.pause(ctx, 200, 3000) // by then the kubelet has seen its plugin's connection end
-	err := p.Restart(ctx)
-	if err == nil {
-		err = cluster.Wait(ctx, 90*time.Second, n.Name+" to be registered", n.Registered)
-	}
-	if err != nil {
+	if err := n.Restart(ctx, p); err != nil {
 		m.failed(err)
 		return
 	}

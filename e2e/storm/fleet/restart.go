@@ -1,0 +1,69 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/numalane/numalane/e2e/cluster"
+)
+
+const mostRestart = 90 * time.Second
+
+// Restart starts the node's kubelet or plugin again, and waits until it is up:
+// until the plugin is registered, and the kubelet knows its pods.
+//
+// A kubelet that has just started takes nothing back from pods that ended while
+// it was down before it has met all pods that it has: until then its sources are
+// not ready, and its managers leave their states as they read them
+// (cpumanager.removeStaleState, devicemanager.UpdateAllocatedDevices). It meets
+// them in one batch, and may refuse a pod of that batch for what a dead one held.
+func (m *Member) Restart(ctx context.Context, p *cluster.Process) error {
+	p.Kill()
+	var since int64 // where the new life begins in the log
+	if p == m.Live.Kubelet {
+		info, err := os.Stat(p.Log)
+		if err != nil {
+			return fmt.Errorf("restart the kubelet of %s: %w", m.Name, err)
+		}
+		since = info.Size()
+	}
+	if err := p.Restart(ctx); err != nil {
+		return err
+	}
+	return cluster.Wait(ctx, mostRestart, m.Name+" to be up", func(ctx context.Context) error {
+		if p == m.Live.Kubelet {
+			if err := knowsPods(p.Log, since); err != nil {
+				return err
+			}
+		}
+		return m.Registered(ctx)
+	})
+}
+
+// met is what a kubelet logs (at level 2) when it turns to new pods of the API:
+// first to all that it has, even if there are none. One thread does that
+// (kubelet.syncLoopIteration), so a pod that was bound later is met when these
+// are done with.
+var met = []byte(`"SyncLoop ADD" source="api"`)
+
+// knowsPods tells whether a kubelet whose life begins at an offset of its log has
+// turned to the pods that it has.
+func knowsPods(log string, since int64) error {
+	f, err := os.Open(log)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.NewSectionReader(f, since, 1<<40))
+	if err != nil {
+		return fmt.Errorf("read what the kubelet logs: %w", err)
+	}
+	if !bytes.Contains(text, met) {
+		return fmt.Errorf("the kubelet has not looked at its pods yet (%s)", log)
+	}
+	return nil
+}
