@@ -38,7 +38,14 @@ func (l *Ledger) Bind(ctx context.Context, b *v1.Binding) error {
 		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
 		return fmt.Errorf("pod %s/%s may have been bound to node %s: that is found out first", b.Namespace, b.Name, other)
 	}
-	v, first := l.promise(b.Target.Name, newClaim(pod))
+	c := newClaim(pod)
+	if c.request.Exclusive() && l.snapshot(b.Target.Name).isSuspect() {
+		// An error, and not a reason in filter, for it passes by itself: nothing
+		// would tell kube-scheduler when to try again.
+		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
+		return fmt.Errorf("node %s has just lost a pod that it had not acknowledged: its plugin may be down", b.Target.Name)
+	}
+	v, first := l.promise(b.Target.Name, c)
 	if !v.OK() {
 		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
 		return fmt.Errorf("node %s has meanwhile been promised to others: %s", b.Target.Name, v.Reason)

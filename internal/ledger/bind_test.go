@@ -172,6 +172,31 @@ func TestBoundAlready(t *testing.T) {
 	})
 }
 
+// TestSuspectNode: a node that loses a pod which it had not acknowledged gets none
+// for a moment, and is liked least.
+func TestSuspectNode(t *testing.T) {
+	p, q := pod("p", "2", 2), pod("q", "1", 1)
+	inCluster(t, ledger.Policy{}, []runtime.Object{two.node(t, "n1"), two.node(t, "n2"), p, q}, func(t *testing.T, c *cluster) {
+		checkError(t, c.bind(p, "n1"), "")
+		failed := on("n1", p.DeepCopy())
+		failed.Status.Phase = v1.PodFailed
+		c.put(failed)
+		r := allocator.NewRequest(q)
+		if lost, other := c.Score("n1", q.UID, r, 100), c.Score("n2", q.UID, r, 100); lost != 1 || other <= lost {
+			t.Errorf("it scores %d and another node %d, want 1 and more", lost, other)
+		}
+		c.want("n1", q, allocator.Admitted)
+		checkError(t, c.bind(q, "n1"), "its plugin may be down")
+		time.Sleep(5 * time.Second)
+		checkError(t, c.bind(q, "n1"), "")
+		// Of one that it had acknowledged it is no sign.
+		c.put(acknowledged(t, on("n1", q), 0, []int{0}, 1))
+		c.deletePod("q")
+		c.put(pod("r", "1", 1))
+		checkError(t, c.bind(pod("r", "1", 1), "n1"), "")
+	})
+}
+
 // TestPromiseOfADeletedPod: a pod that goes takes its promise along.
 func TestPromiseOfADeletedPod(t *testing.T) {
 	p := pod("p", "2", 3)

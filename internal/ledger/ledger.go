@@ -36,6 +36,9 @@ type Policy struct {
 	RefuseStale bool
 }
 
+// suspectFor is about what a plugin takes to be replaced.
+const suspectFor = 3 * time.Second
+
 // staleAfter is many times what a node takes to acknowledge a pod, and less
 // than an API server takes to declare a node dead (node-monitor-grace-period).
 const staleAfter = 30 * time.Second
@@ -172,7 +175,12 @@ func (l *Ledger) verdict(s *snapshot, r *allocator.Request) allocator.Verdict {
 // Score says how useful the room is that the pod leaves on the node, from 0 to
 // most. It is 0 for a node that refuses the pod, or whose state is not known.
 func (l *Ledger) Score(node string, pod types.UID, r *allocator.Request, most int64) int64 {
-	return l.snapshot(node).without(pod).score(r, most)
+	s := l.snapshot(node)
+	score := s.without(pod).score(r, most)
+	if s.isSuspect() {
+		return min(score, 1) // rather any other
+	}
+	return score
 }
 
 // tick is the next moment. The caller holds write.
