@@ -24,7 +24,7 @@ type Tally struct {
 // Line is the last one.
 func (t *Tally) Line() string {
 	return fmt.Sprintf("storm: %d pods, %d kills, refused by kubelet %d, double-booked %d, misaligned %d, stuck %d, lost to kills %d, foreign %d, occupancy %.1f%%, %.1f pods/s",
-		t.Pods, t.Kills, t.Refused, t.Double, t.Misaligned, t.Stuck, t.Lost, t.Foreign, 100*t.Occupancy, float64(t.Admitted)/t.Lasted.Seconds())
+		t.Pods, t.Kills, t.Refused, t.Double, t.Misaligned, t.Stuck, t.Lost, t.Foreign, 100*t.Occupancy, float64(t.Admitted)/max(t.Lasted.Seconds(), 1))
 }
 
 const (
