@@ -88,7 +88,7 @@ func (c *court) judge(p *journal.Pod) error {
 	c.mu.Lock()
 	c.judged[p.UID] = v.Class
 	c.mu.Unlock()
-	if v.Class != judge.Lost && !p.Foreign {
+	if v.Class != judge.Lost && !p.Foreign && c.s.Extender {
 		fmt.Fprintln(c.s.Err, judge.Short(p, &v))
 	}
 	judge.Trace(c.traces, &on, p, &v, c.policy[p.Node])

@@ -19,6 +19,11 @@ import (
 // end looks at what the storm left, and fills the cluster once more.
 func (s *Storm) end(ctx context.Context, t *Tally) error {
 	s.say("the storm held %.0f%% of the VFs and %.0f%% of the exclusive CPUs in the mean", 100*s.sampler.mean(fleet.VF), 100*s.sampler.mean(cpu))
+	logs, self, err := s.bulk()
+	if err != nil {
+		return err
+	}
+	s.say("the logs have come to %d MiB, this process to %d MiB", logs>>20, self>>20)
 	for _, m := range s.members {
 		if err := m.Ready(ctx); err != nil {
 			return err

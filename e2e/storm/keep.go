@@ -2,14 +2,77 @@ package storm
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
-// mostKept is how much of the end of each log is kept.
-const mostKept = 4 << 20
+const (
+	// mostKept is how much of the end of each log is kept.
+	mostKept = 4 << 20
+	// mostLogged is how large a log may become. Logs are in memory (the box is
+	// on a tmpfs), and a storm may last as long as one likes.
+	mostLogged = 64 << 20
+	capEvery   = 10 * time.Second
+)
+
+// capLogs begins logs anew that have become too large. Whoever writes one only
+// ever appends.
+func (s *Storm) capLogs(ctx context.Context) error {
+	tick := time.NewTicker(capEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, p := range s.c.Processes() {
+			size, err := sizeOf(p.Log)
+			if err != nil {
+				return fmt.Errorf("cap logs: %w", err)
+			}
+			if size < mostLogged {
+				continue
+			}
+			if err := os.Truncate(p.Log, 0); err != nil {
+				return fmt.Errorf("cap logs: %w", err)
+			}
+			s.journal.Note("", fmt.Sprintf("the log of %s begins anew after %d MiB", p.Name, size>>20))
+		}
+	}
+}
+
+func sizeOf(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// bulk tells how much the storm has written and holds: both are memory.
+func (s *Storm) bulk() (logs, self int64, err error) {
+	for _, p := range s.c.Processes() {
+		size, err := sizeOf(p.Log)
+		if err != nil {
+			return 0, 0, err
+		}
+		logs += size
+	}
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, 0, err
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+		return 0, 0, fmt.Errorf("read statm: %w", err)
+	}
+	return logs, resident * int64(os.Getpagesize()), nil
+}
 
 // keepLogs copies the processes' logs out of the box, which ends with the storm.
 func (s *Storm) keepLogs() error {

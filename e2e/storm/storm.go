@@ -26,7 +26,7 @@ import (
 // Storm is one run. Set all but what is private.
 type Storm struct {
 	Out      io.Writer // progress
-	Err      io.Writer // refusals, in short
+	Err      io.Writer // refusals, in short, but for those of plain kube-scheduler
 	Bin      string    // folder of the binaries
 	Deploy   string    // the repository's deploy/
 	Keep     string    // folder for traces, and for the logs of a storm that failed
@@ -164,6 +164,7 @@ func (s *Storm) watch(ctx context.Context) (stop func(), done *errgroup.Group) {
 	done = &errgroup.Group{}
 	done.Go(func() error { s.sampler.run(ctx); return nil })
 	done.Go(func() error { return s.court.run(ctx) })
+	done.Go(func() error { return s.capLogs(ctx) })
 	return stop, done
 }
 
@@ -195,25 +196,27 @@ func (s *Storm) blow(ctx context.Context, t *Tally) error {
 		s.say("ended by themselves, and were started again: %v", t.Crashes)
 	}
 	t.Lasted = time.Since(begin)
-	s.count(t)
+	t.Admitted = s.count(t)
 	s.say("the load is over, and all is up again")
 	return errors.Join(err, ctx.Err())
 }
 
-// count takes over what the court and the sampler have found so far.
-func (s *Storm) count(t *Tally) {
-	t.Pods, t.Admitted = 0, 0
+// count takes over what the court and the sampler have found so far, and tells
+// how many pods were admitted.
+func (s *Storm) count(t *Tally) (admitted int) {
+	t.Pods = 0
 	for _, p := range s.journal.Pods() {
 		if p.Foreign {
 			continue
 		}
 		t.Pods++
 		if !p.Admitted.IsZero() {
-			t.Admitted++
+			admitted++
 		}
 	}
 	s.court.count(t)
 	s.sampler.count(t)
+	return admitted
 }
 
 const tellEvery = 5 * time.Second

@@ -14,7 +14,7 @@ type Tally struct {
 	Lost, Foreign, Outrun               int
 	Crashes                             []string // processes that ended by themselves
 	Occupancy, Best                     float64  // of the fill act: shares of the VFs
-	Admitted                            int
+	Admitted                            int      // under the load, without the fill act
 	Lasted                              time.Duration
 	PlainScheduler                      bool // the same load without the extender
 	Mispredictions                      float64
@@ -23,8 +23,12 @@ type Tally struct {
 
 // Line is the last one.
 func (t *Tally) Line() string {
-	return fmt.Sprintf("storm: %d pods, %d kills, refused by kubelet %d, double-booked %d, misaligned %d, stuck %d, lost to kills %d, foreign %d, occupancy %.1f%%, %.1f pods/s",
-		t.Pods, t.Kills, t.Refused, t.Double, t.Misaligned, t.Stuck, t.Lost, t.Foreign, 100*t.Occupancy, float64(t.Admitted)/t.Lasted.Seconds())
+	line := fmt.Sprintf("storm: %d pods, %d kills, refused by kubelet %d, double-booked %d, misaligned %d, stuck %d, lost to kills %d, foreign %d, occupancy %.1f%%, %.1f pods/s",
+		t.Pods, t.Kills, t.Refused, t.Double, t.Misaligned, t.Stuck, t.Lost, t.Foreign, 100*t.Occupancy, float64(t.Admitted)/max(t.Lasted.Seconds(), 1))
+	if t.PlainScheduler {
+		line += ", without the extender, for comparison"
+	}
+	return line
 }
 
 const (

@@ -20,6 +20,10 @@ func TestLine(t *testing.T) {
 	if got := tally.Line(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	tally.PlainScheduler = true
+	if got := tally.Line(); got != want+", without the extender, for comparison" {
+		t.Errorf("without the extender it is %s", got)
+	}
 }
 
 func TestErr(t *testing.T) {

@@ -111,7 +111,14 @@ func knowsPods(log string, since int64) error {
 		return err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.NewSectionReader(f, since, 1<<40))
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() < since {
+		since = 0 // it was begun anew
+	}
+	text, err := io.ReadAll(io.NewSectionReader(f, since, info.Size()-since))
 	if err != nil {
 		return fmt.Errorf("read what the kubelet logs: %w", err)
 	}

@@ -14,17 +14,23 @@ func TestKnowsPods(t *testing.T) {
 	)
 	tests := map[string]struct {
 		before, after string
+		cut           bool // the log is begun anew
 		want          bool
 	}{
 		"it has just started":      {after: start},
 		"its life before does not": {before: start + none + some, after: start},
 		"it has none":              {before: start, after: start + none, want: true},
 		"it has some":              {before: start + none, after: start + some, want: true},
+		"the log was cut":          {before: start + none + some + start, after: some, cut: true, want: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			log := filepath.Join(t.TempDir(), "kubelet.log")
-			if err := os.WriteFile(log, []byte(tt.before+tt.after), 0o600); err != nil {
+			text := tt.before + tt.after
+			if tt.cut {
+				text = tt.after
+			}
+			if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := knowsPods(log, int64(len(tt.before))); (err == nil) != tt.want {

@@ -76,17 +76,17 @@ func bestEffort(s *corev1.PodSpec, _ *rand.Rand) {
 
 // fraction is Guaranteed, and its CPUs are shared all the same.
 func fraction(s *corev1.PodSpec, dice *rand.Rand) {
-	c := container("app", 1, 1, 0)
+	c, milli := container("app", 1, 1, 0), 500+100*between(dice, 1, 9)
 	for _, list := range []corev1.ResourceList{c.Resources.Requests, c.Resources.Limits} {
-		list[corev1.ResourceCPU] = *resource.NewMilliQuantity(500+100*between(dice, 1, 9), resource.DecimalSI)
+		list[corev1.ResourceCPU] = *resource.NewMilliQuantity(milli, resource.DecimalSI)
 	}
 	s.Containers = []corev1.Container{c}
 }
 
 func slow(s *corev1.PodSpec, dice *rand.Rand) {
-	c := container("app", between(dice, 1, 3), between(dice, 0, 1), 0)
+	c, n := container("app", between(dice, 1, 3), between(dice, 0, 1), 0), between(dice, 1, 2)
 	for _, list := range []corev1.ResourceList{c.Resources.Requests, c.Resources.Limits} {
-		list[fleet.Slow] = *resource.NewQuantity(between(dice, 1, 2), resource.DecimalSI)
+		list[fleet.Slow] = *resource.NewQuantity(n, resource.DecimalSI)
 	}
 	s.Containers = []corev1.Container{c}
 }

@@ -1,6 +1,9 @@
 package packing
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -80,4 +83,80 @@ func TestMost(t *testing.T) {
 			}
 		})
 	}
+}
+
+// force tries every kind on every node, again and again, and knows nothing of
+// mixes, orders or counts.
+func force(nodes []*allocator.Node, kinds []Kind) int {
+	best := 0
+	for k := range kinds {
+		if kinds[k].Count == 0 {
+			continue
+		}
+		kinds[k].Count--
+		for i, n := range nodes {
+			outcomes, complete := n.Outcomes(kinds[k].Request, 100)
+			if !complete {
+				panic("too many outcomes for a tiny case")
+			}
+			for j := range outcomes {
+				if outcomes[j].Verdict.OK() {
+					nodes[i] = outcomes[j].After
+					best = max(best, kinds[k].Value+force(nodes, kinds))
+				}
+			}
+			nodes[i] = n
+		}
+		kinds[k].Count++
+	}
+	return best
+}
+
+func TestMostAgainstForce(t *testing.T) {
+	dice := rand.New(rand.NewPCG(4, 4))
+	const cases = 1000
+	better := 0 // than the first that comes to mind
+	for range cases {
+		var nodes []*allocator.Node
+		var text string
+		for range 1 + dice.IntN(2) {
+			cpus, vfs := [2]int{1 + dice.IntN(4), 1 + dice.IntN(4)}, [2]int{dice.IntN(4), dice.IntN(4)}
+			nodes = append(nodes, node(t, cpus, vfs))
+			text += fmt.Sprintf("CPUs %v, VFs %v; ", cpus, vfs)
+		}
+		var kinds []Kind
+		for range 1 + dice.IntN(2) {
+			cpus, vfs, count := 1+dice.IntN(3), 1+dice.IntN(2), 1+dice.IntN(3)
+			kinds = append(kinds, kind(cpus, vfs, count))
+			text += fmt.Sprintf("%d of %d CPUs and %d VFs; ", count, cpus, vfs)
+		}
+		got := Most(nodes, kinds)
+		want := force(nodes, kinds)
+		if got.Value != want || got.Cut {
+			t.Fatalf("%s: value %d (%v), brute force reaches %d; cut %t", text, got.Value, got.Counts, want, got.Cut)
+		}
+		if got.Value > first(nodes, kinds) {
+			better++
+		}
+	}
+	if better < cases/50 {
+		t.Errorf("only in %d of %d cases it takes a search: they are too easy", better, cases)
+	}
+}
+
+// first places each pod on the first node that admits it.
+func first(nodes []*allocator.Node, kinds []Kind) int {
+	nodes, value := slices.Clone(nodes), 0
+	for _, k := range kinds {
+		for range k.Count {
+			for i, n := range nodes {
+				if after, v := n.After(k.Request); v.OK() {
+					nodes[i] = after
+					value += k.Value
+					break
+				}
+			}
+		}
+	}
+	return value
 }
