@@ -38,7 +38,7 @@ func (r *Reader) Watch(ctx context.Context) error {
 		if err != nil {
 			r.log.Warn("no inotify watch on the kubelet's files, looking at them instead; raise fs.inotify.max_user_instances", "err", err)
 			r.look(ctx, resync)
-		} else if err := r.follow(ctx, w); err != nil {
+		} else if err = r.follow(ctx, w); err != nil {
 			r.log.Warn("the watch on the kubelet's files ended, starting another", "err", err)
 		}
 		if ctx.Err() != nil {
