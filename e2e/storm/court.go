@@ -17,12 +17,11 @@ import (
 
 // court judges every refusal, once the journal has what came after it.
 type court struct {
-	s       *Storm
-	policy  map[string]string // a line about each node
-	traces  *os.File
-	mu      sync.Mutex
-	judged  map[types.UID]judge.Class
-	unusual int // pods that failed otherwise than by an admission
+	s      *Storm
+	policy map[string]string // a line about each node
+	traces *os.File
+	mu     sync.Mutex
+	judged map[types.UID]judge.Class
 }
 
 const (

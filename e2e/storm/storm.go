@@ -79,6 +79,9 @@ func (s *Storm) Run(ctx context.Context) (*Tally, error) {
 	unread()
 	err = errors.Join(err, s.watched())
 	s.count(t)
+	for _, text := range s.sampler.findings() {
+		fmt.Fprintln(s.Err, text)
+	}
 	return t, err
 }
 
@@ -108,7 +111,7 @@ func (s *Storm) dice(purpose uint64) *rand.Rand { return rand.New(rand.NewPCG(s.
 
 // start brings the cluster up. The journal is written until reading ends.
 func (s *Storm) start(ctx, reading context.Context) error {
-	quiet := func(format string, args ...any) {}
+	quiet := func(string, ...any) {}
 	var err error
 	if s.c, err = cluster.Start(ctx, cluster.Options{Bin: s.Bin, Progress: quiet}); err != nil {
 		return err

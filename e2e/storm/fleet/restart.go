@@ -101,7 +101,7 @@ func (m *Member) revive(ctx context.Context, p *cluster.Process) error {
 // first to all that it has, even if there are none. One thread does that
 // (kubelet.syncLoopIteration), so a pod that was bound later is met when these
 // are done with.
-var met = []byte(`"SyncLoop ADD" source="api"`)
+const met = `"SyncLoop ADD" source="api"`
 
 // knowsPods tells whether a kubelet whose life begins at an offset of its log has
 // turned to the pods that it has.
@@ -122,7 +122,7 @@ func knowsPods(log string, since int64) error {
 	if err != nil {
 		return fmt.Errorf("read what the kubelet logs: %w", err)
 	}
-	if !bytes.Contains(text, met) {
+	if !bytes.Contains(text, []byte(met)) {
 		return fmt.Errorf("the kubelet has not looked at its pods yet (%s)", log)
 	}
 	return nil

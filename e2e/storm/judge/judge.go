@@ -4,6 +4,7 @@
 package judge
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -44,6 +45,8 @@ const (
 	mostEnded = 8
 	// mostTold is how many replays with a yes go into a trace.
 	mostTold = 40
+	// mostWork bounds the steps of all replays for one refusal: a few seconds.
+	mostWork = 100_000
 )
 
 // Of judges a refused pod. The case is that of its node.
@@ -76,6 +79,7 @@ type inquiry struct {
 
 	replays []string
 	asked   int
+	work    int
 }
 
 func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
@@ -116,8 +120,12 @@ func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
 }
 
 func (q *inquiry) ask(what string, tenants []tenant) answer {
-	a := replay(&q.pub, q.pod, tenants)
-	if q.asked++; q.asked <= mostTold || a.no() {
+	if q.work > mostWork {
+		return answer{err: errors.New("it has taken too long")}
+	}
+	a, steps := replay(&q.pub, q.pod, tenants)
+	q.work += steps
+	if q.asked++; q.asked <= mostTold || a.no() || q.work > mostWork {
 		q.replays = append(q.replays, what+": "+a.String())
 	}
 	return a
@@ -147,6 +155,9 @@ func (q *inquiry) cause() (Class, string) {
 	}
 	if gone := q.byEnded(); gone != nil {
 		return Outrun, "these ended unannounced since it was bound, and without them it may be refused: " + podNames(gone)
+	}
+	if q.work > mostWork {
+		return Refused, "no reason was found, and not all was looked at"
 	}
 	return Refused, "whatever was known or has ended since, the answer is yes"
 }
@@ -231,7 +242,7 @@ func (q *inquiry) hindsight() {
 		t.held = lastHeld(t.pod)
 		there = append(there, t)
 	}
-	a := replay(&pub, q.pod, there)
+	a, _ := replay(&pub, q.pod, there)
 	q.replays = append(q.replays, "in hindsight, where all came to sit, those that had gone by then gone: "+a.String())
 }
 

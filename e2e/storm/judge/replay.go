@@ -3,6 +3,7 @@ package judge
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -88,7 +89,7 @@ func state(p *journal.Publication, held []topology.Allocation, bound []*corev1.P
 //
 // This is not what the ledger does (allocator.Traffic) but a plain walk through
 // all orders: a judge that shares the rule would share its mistakes.
-func replay(p *journal.Publication, pod *journal.Pod, tenants []tenant) answer {
+func replay(p *journal.Publication, pod *journal.Pod, tenants []tenant) (a answer, steps int) {
 	var there []tenant
 	w := walk{pod: allocator.NewRequest(pod.Spec), seen: map[uint64][]*allocator.Node{}}
 	for _, t := range tenants {
@@ -100,15 +101,13 @@ func replay(p *journal.Publication, pod *journal.Pod, tenants []tenant) answer {
 	}
 	n, err := compile(p, there)
 	if err != nil {
-		return answer{err: err}
+		return answer{err: err}, 1
 	}
-	if v := w.from(n, 0); !v.OK() {
-		return answer{Verdict: v}
+	a.Verdict = w.from(n, 0)
+	if a.OK() && w.steps > mostSteps {
+		a.err = errors.New("there are too many orders")
 	}
-	if w.steps > mostSteps {
-		return answer{err: errors.New("there are too many orders")}
-	}
-	return answer{}
+	return a, w.steps
 }
 
 // walk goes through the orders in which pods may reach a kubelet.
@@ -173,9 +172,9 @@ func without(tenants []tenant, gone []*journal.Pod) []tenant {
 	})
 }
 
-// subsets calls yield with every subset of at most most pods, the empty one
-// first, until it says no. Of more than most pods it takes each prefix and each
-// one alone: all ends in their order.
+// subsets calls yield with every subset of at most most pods, the smallest first
+// and the empty one before all, until it says no. Of more than most pods it takes
+// each prefix and each one alone: all ends in their order.
 func subsets(pods []*journal.Pod, most int, yield func([]*journal.Pod) bool) {
 	if len(pods) > most {
 		for n := range len(pods) + 1 {
@@ -190,7 +189,12 @@ func subsets(pods []*journal.Pod, most int, yield func([]*journal.Pod) bool) {
 		}
 		return
 	}
-	for mask := range 1 << len(pods) {
+	masks := make([]uint, 1<<len(pods))
+	for i := range masks {
+		masks[i] = uint(i)
+	}
+	slices.SortStableFunc(masks, func(a, b uint) int { return bits.OnesCount(a) - bits.OnesCount(b) })
+	for _, mask := range masks {
 		var some []*journal.Pod
 		for i := range pods {
 			if mask&(1<<i) != 0 {

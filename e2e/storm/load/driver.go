@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/numalane/numalane/e2e/storm/journal"
@@ -179,7 +178,6 @@ func Clear(ctx context.Context, client kubernetes.Interface, all []journal.Pod, 
 		if p.Ended.IsZero() || !p.Gone.IsZero() || time.Since(p.Ended.At) < old {
 			continue
 		}
-		uid := p.UID
-		_ = client.CoreV1().Pods(Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &none, Preconditions: &metav1.Preconditions{UID: (*types.UID)(&uid)}})
+		_ = client.CoreV1().Pods(Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &none, Preconditions: &metav1.Preconditions{UID: &p.UID}})
 	}
 }

@@ -25,8 +25,16 @@ var shapes = [...]struct {
 	weight int
 	fill   shape
 }{
-	{26, one}, {10, two}, {10, withInit}, {8, withSidecar}, {16, cpusOnly}, {12, burstable},
-	{4, bestEffort}, {6, fraction}, {5, slow}, {3, large},
+	{26, one},
+	{10, two},
+	{10, withInit},
+	{8, withSidecar},
+	{16, cpusOnly},
+	{12, burstable},
+	{4, bestEffort},
+	{6, fraction},
+	{5, slow},
+	{3, large},
 }
 
 func one(s *corev1.PodSpec, dice *rand.Rand) {

@@ -69,7 +69,9 @@ func TestMost(t *testing.T) {
 		// The small ones are scarce: the best is one node of theirs and one of the other's.
 		"over two nodes": {
 			[]*allocator.Node{node(t, [2]int{3, 0}, [2]int{3, 0}), node(t, [2]int{3, 0}, [2]int{3, 0})},
-			[]Kind{kind(3, 2, 2), kind(1, 1, 3)}, 5, []int{1, 3},
+			[]Kind{kind(3, 2, 2), kind(1, 1, 3)},
+			5,
+			[]int{1, 3},
 		},
 	}
 	for name, tt := range tests {
