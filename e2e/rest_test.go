@@ -12,7 +12,7 @@ import (
 	"github.com/numalane/numalane/internal/sysfstest"
 )
 
-var resting = flag.Duration("rest", 10*time.Second, "how long TestAtRest looks at the plugin at rest")
+var atRest = flag.Duration("rest", 10*time.Second, "how long TestAtRest looks at the plugin at rest")
 
 // TestAtRest prints what the plugin takes while nothing happens, with 64 VFs of
 // which pods hold 16, and holds it to 0.5% of a core and 40 MB; the figure to
@@ -31,13 +31,13 @@ func TestAtRest(t *testing.T) {
 	truth(t, c, n, 64)
 	<-time.After(10 * time.Second) // nothing is left to be done
 	before, began := cpu(t, p), time.Now()
-	<-time.After(*resting)
+	<-time.After(*atRest)
 	share := float64(cpu(t, p)-before) / float64(time.Since(began))
 	resident, err := p.Resident()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("at rest for %s: %.3f%% of a core, %d MB resident", *resting, 100*share, resident>>20)
+	t.Logf("at rest for %s: %.3f%% of a core, %d MB resident", *atRest, 100*share, resident>>20)
 	if share > 0.005 || resident > 40<<20 {
 		t.Error("that is more than it may be")
 	}
