@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -181,6 +182,16 @@ func TestPluginPod(t *testing.T) {
 	}
 	if d := cmp.Diff(map[string]bool{"/var/lib/kubelet": true, "/sys": false, "/etc/pcidp": false}, mounts); d != "" {
 		t.Errorf("mounts, and whether they are writable, -want +got:\n%s", d)
+	}
+	if len(c.Ports) != 1 {
+		t.Fatalf("%d ports, want that of --listen", len(c.Ports))
+	}
+	// The port is in five places: a surge moves it in all.
+	port := c.Ports[0]
+	listen := fmt.Sprintf("--listen=%s:%d", port.HostIP, port.ContainerPort)
+	live, ready := c.LivenessProbe.HTTPGet, c.ReadinessProbe.HTTPGet
+	if !slices.Contains(c.Args, listen) || port.HostPort != port.ContainerPort || live.Port.IntVal != port.HostPort || ready.Port.IntVal != port.HostPort {
+		t.Errorf("port %+v, probes at %s and %s, and args %v without %s", port, live.Port.String(), ready.Port.String(), c.Args, listen)
 	}
 	cm := one[*v1.ConfigMap](t, "configmap.yaml")
 	if !slices.ContainsFunc(pod.Volumes, func(v v1.Volume) bool { return v.ConfigMap != nil && v.ConfigMap.Name == cm.Name }) {

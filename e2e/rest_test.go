@@ -1,12 +1,16 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"github.com/numalane/numalane/e2e/cluster"
 	"github.com/numalane/numalane/internal/sysfstest"
@@ -21,8 +25,20 @@ var atRest = flag.Duration("rest", 10*time.Second, "how long TestAtRest looks at
 //	go test -run AtRest -v . -rest 1m
 func TestAtRest(t *testing.T) {
 	c := control(t)
-	n := node(t, c, "n1", sysfstest.Uniform(2, 24, 1, sysfstest.X710("0000:3b:00.0", 0, 32), sysfstest.X710("0000:af:00.0", 1, 32)), 64,
-		"--rescan-interval", "1m", "--listen", address(t))
+	n, err := c.StartNode(t.Context(), cluster.NodeSpec{
+		Name:    "n1",
+		Machine: sysfstest.Uniform(2, 24, 1, sysfstest.X710("0000:3b:00.0", 0, 32), sysfstest.X710("0000:af:00.0", 1, 32)),
+		Kubelet: func(k *kubeletconfig.KubeletConfiguration) {
+			k.NodeStatusReportFrequency = metav1.Duration{Duration: 5 * time.Minute} // by default, and not once a second
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	startPlugin(t, n, "--rescan-interval", "1m")
+	if err := errors.Join(n.Ready(t.Context()), n.Allocatable(t.Context(), vf, 64)); err != nil {
+		t.Fatal(err)
+	}
 	processes := c.Processes()
 	p := processes[len(processes)-1]
 	for i := range 16 {

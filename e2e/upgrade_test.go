@@ -89,10 +89,10 @@ func TestSurgeUpgrade(t *testing.T) {
 		{"the younger ends, once more", func(_, younger *cluster.Process) { younger.Stop() }, false, false},
 		{"the older ends, once more", func(older, _ *cluster.Process) { older.Stop() }, true, false},
 	} {
-		names := give(2)
+		names := give(1)
 		other := address(t)
 		younger := plugin(t, n, other)
-		names = append(names, give(2)...)
+		names = append(names, give(1)...)
 		live(t, other, 1)
 		live(t, listen, 0)
 		var ending sync.WaitGroup
@@ -101,9 +101,9 @@ func TestSurgeUpgrade(t *testing.T) {
 			round.end(older, younger)
 			t.Logf("%s: within %s", round.name, time.Since(began).Round(time.Millisecond))
 		})
-		names = append(names, give(8)...)
+		names = append(names, give(5)...)
 		ending.Wait()
-		names = append(names, give(2)...)
+		names = append(names, give(1)...)
 		if round.youngerStays {
 			older, listen = younger, other
 		}

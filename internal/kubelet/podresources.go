@@ -32,7 +32,9 @@ func dialPodResources(socket string) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // a unix socket of root
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxListBytes)),
 		// A kubelet that restarts is back in seconds: do not wait two minutes.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{
+		// One that is busy may take longer to answer than the first backoff,
+		// which would be the limit without another one.
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: podResourcesTimeout, Backoff: backoff.Config{
 			BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second,
 		}}))
 	if err != nil {

@@ -33,18 +33,16 @@ func (r *Reader) Lost() { r.changes.expectRestart() }
 // not exist yet, nor their folders. Without inotify, of which a node has few
 // instances for all of its root (fs.inotify.max_user_instances), it looks.
 func (r *Reader) Watch(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		w, err := fsnotify.NewWatcher()
 		if err != nil {
 			r.log.Warn("no inotify watch on the kubelet's files, looking at them instead; raise fs.inotify.max_user_instances", "err", err)
 			r.look(ctx, resync)
-		} else if err = r.follow(ctx, w); err != nil {
+		} else if err := r.follow(ctx, w); err != nil {
 			r.log.Warn("the watch on the kubelet's files ended, starting another", "err", err)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 // follow tells what inotify does.

@@ -19,6 +19,11 @@
 // Two instances on one node, as in an update with a surge, go by the rules in
 // rivals.go: the younger one has the pool, the older one stands by with its
 // stream open and takes the pool back when it is alone again. From 1.37 on no
-// pod is refused meanwhile, whichever ends first; an older kubelet throws the
-// younger instance out when the older one ends, which registers again.
+// pod is refused meanwhile if the older one ends or is killed, or the younger
+// one ends, which lets the older one register first. If the younger one is
+// killed, the kubelet closes its connection before it falls back on the other
+// (plugin/v1beta1 client.Disconnect, then devicemanager PluginDisconnected),
+// and refuses a pod that it admits in between: no plugin can prevent that. An
+// older kubelet throws the younger instance out when the older one ends, which
+// registers again, and refuses what it admits meanwhile.
 package plugin

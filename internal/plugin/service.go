@@ -51,8 +51,9 @@ func (s *service) GetDevicePluginOptions(context.Context, *pluginapi.Empty) (*pl
 // instance has the pool it sends nothing: the kubelet takes the last message of
 // whatever stream (devicemanager genericDeviceUpdateCallback), and ours may be
 // the older truth. The stream stays open all the same: from 1.37 on the kubelet
-// falls back on it at once should the newer instance go first
-// (PluginDisconnected), and no pod is refused in between.
+// falls back on it should the newer instance be killed (PluginDisconnected), and
+// the node has devices all the time. What it was just then asking the other one
+// it does not ask again.
 func (s *service) ListAndWatch(_ *pluginapi.Empty, stream pluginapi.DevicePlugin_ListAndWatchServer) error {
 	if !s.streamOpens() {
 		return status.Error(codes.Unavailable, "this session has ended, another socket is being registered")
