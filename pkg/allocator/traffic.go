@@ -197,7 +197,8 @@ func (t *Traffic) filled() *Node {
 	if t.over || len(t.items) == 0 || t.base.likeness() != byTotal {
 		return nil
 	}
-	n, ok := t.base, true
+	var ok bool
+	n := t.base
 	for i := range t.items {
 		if it := &t.items[i]; it.stake != nil && it.gone && !it.absent {
 			if n, ok = n.release(it.stake); !ok {

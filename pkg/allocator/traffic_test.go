@@ -44,7 +44,8 @@ func TestTraffic(t *testing.T) {
 			"more ways than can be followed",
 			machine{cores: []int{64, 64, 64, 64}},
 			coming(asks{cpu: "33"}, asks{cpu: "17"}, asks{cpu: "31"}, asks{cpu: "5"}, asks{cpu: "9"}, asks{cpu: "13"}, asks{cpu: "29"}, asks{cpu: "23"}),
-			asks{cpu: "7"}, InFlux,
+			asks{cpu: "7"},
+			InFlux,
 		},
 		{
 			// The pod of 3 CPUs takes NUMA node 0 if the other had gone before, else 1.
@@ -88,19 +89,22 @@ func TestTraffic(t *testing.T) {
 				{Request: one, Held: holds(0, 0, 1), Bound: 2, Settled: 3},
 				{Request: NewRequest(podOf(wide)), Bound: 1},
 			},
-			asks{cpu: "2"}, Admitted,
+			asks{cpu: "2"},
+			Admitted,
 		},
 		{
 			"a pod that nobody asked about and that has no place bars nobody",
 			machine{cores: []int{4, 4}},
 			[]Move{{Request: NewRequest(podOf(asks{cpu: "5"})), Bound: 1, Foreign: true}},
-			asks{cpu: "4"}, Admitted,
+			asks{cpu: "4"},
+			Admitted,
 		},
 		{
 			"a promise that cannot be kept shows that not all is known",
 			machine{cores: []int{4, 4}},
 			coming(asks{cpu: "5"}),
-			asks{cpu: "4"}, InFlux,
+			asks{cpu: "4"},
+			InFlux,
 		},
 		{
 			"what contradicts itself is not trusted",
@@ -110,7 +114,8 @@ func TestTraffic(t *testing.T) {
 				{Request: one, Held: holdsMemoryOf(3 << 20), Bound: 1, Settled: 4},
 				{Request: one, Bound: 3},
 			},
-			asks{cpu: "1"}, InFlux,
+			asks{cpu: "1"},
+			InFlux,
 		},
 	}
 	for _, tt := range tests {

@@ -72,8 +72,7 @@ type worldPod struct {
 	sawDeleting       bool
 	held              topology.Allocation
 
-	move  Move // as the watcher has it
-	known bool // the watcher knows of its end
+	move Move // as the watcher has it
 }
 
 type world struct {
