@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/numalane/numalane/e2e/storm/journal"
+	"github.com/numalane/numalane/pkg/allocator"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
@@ -54,12 +55,18 @@ func Of(c *journal.Case, p *journal.Pod) Verdict {
 	if p.Foreign {
 		return Verdict{Class: Foreign, Why: "it never passed through the extender"}
 	}
+	q := newInquiry(c, p)
 	for i := range c.Outages {
-		if o := &c.Outages[i]; o.Touches(p.BoundAt(), p.DecidedAt()) {
-			return Verdict{Class: Lost, Why: fmt.Sprintf("%s was down or not up yet from %s to %s", o.What, clock(o.From), clock(o.To))}
+		o := &c.Outages[i]
+		if !o.Touches(p.BoundAt(), p.DecidedAt()) {
+			continue
 		}
+		if q.hopeless() {
+			return Verdict{Class: Refused, Why: "it should not have been bound, whoever was down later", Replays: q.replays}
+		}
+		return Verdict{Class: Lost, Why: fmt.Sprintf("%s was down or not up yet from %s to %s", o.What, clock(o.From), clock(o.To)), Replays: q.replays}
 	}
-	return newInquiry(c, p).verdict()
+	return q.verdict()
 }
 
 // inquiry is one pod's case, taken apart.
@@ -141,6 +148,17 @@ func (q *inquiry) verdict() Verdict {
 	}
 	q.hindsight()
 	return Verdict{Class: class, Why: why, Replays: q.replays}
+}
+
+// hopeless tells that the pod had no place when it was bound, by what had been
+// known for long enough. Sums are left out: a kubelet whose plugin goes says at
+// once that it has no devices.
+func (q *inquiry) hopeless() bool {
+	if q.pub.IsZero() || q.pub.At.After(q.pod.BoundAt().Add(-unseen)) {
+		return false
+	}
+	a := q.ask("with what was known when it was bound", q.known)
+	return a.no() && a.Reason != allocator.OutOfTotals
 }
 
 func (q *inquiry) cause() (Class, string) {
