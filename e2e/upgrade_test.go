@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,14 +46,15 @@ func live(t *testing.T, listen string, want int) {
 	}
 }
 
-// TestSurgeUpgrade has two plugins on one real kubelet, three times, of which
-// the older ends or is killed: no pod is refused and each is acknowledged, and
-// no VF is lost or given twice. Should the younger one end, a kubelet that is
-// just then calling it refuses that pod: it closes the connection before it
-// falls back on the other (plugin/v1beta1 client.Disconnect).
+// TestSurgeUpgrade has two plugins on one real kubelet, of which one ends or is
+// killed while pods arrive: no pod is refused and each is acknowledged, and no
+// VF is lost or given twice. What no plugin can prevent is a refusal where the
+// younger one, which the kubelet calls, is killed: the kubelet closes that
+// connection before it falls back on the other (plugin/v1beta1
+// client.Disconnect), and a pod that it admits in between is refused.
 func TestSurgeUpgrade(t *testing.T) {
 	c := control(t)
-	n, err := c.StartNode(t.Context(), cluster.NodeSpec{Name: "n1", Machine: sysfstest.Uniform(2, 40, 1, sysfstest.X710("0000:3b:00.0", 0, 32), sysfstest.X710("0000:af:00.0", 1, 32))})
+	n, err := c.StartNode(t.Context(), cluster.NodeSpec{Name: "n1", Machine: sysfstest.Uniform(2, 60, 1, sysfstest.X710("0000:3b:00.0", 0, 48), sysfstest.X710("0000:af:00.0", 1, 48))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,66 +63,66 @@ func TestSurgeUpgrade(t *testing.T) {
 	}
 	listen := address(t)
 	older := plugin(t, n, listen)
-	if err := n.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Allocatable(t.Context(), vf, 64); err != nil {
+	if err := errors.Join(n.Ready(t.Context()), n.Allocatable(t.Context(), vf, 96)); err != nil {
 		t.Fatal(err)
 	}
 	pods := 0
-	give := func(many int) {
+	give := func(many int) (names []string) {
 		for range many {
-			bindTo(t, c, n, pod(fmt.Sprintf("p-%02d", pods), 1, 1))
+			names = append(names, fmt.Sprintf("p-%02d", pods))
+			bindTo(t, c, n, pod(names[len(names)-1], 1, 1))
 			pods++
 		}
+		return names
 	}
-	for _, end := range []func(older, younger *cluster.Process) (stays *cluster.Process){
-		func(older, younger *cluster.Process) *cluster.Process { older.Stop(); return younger },
-		func(older, younger *cluster.Process) *cluster.Process { older.Kill(); return younger },
-		func(older, younger *cluster.Process) *cluster.Process { older.Stop(); return younger },
+	lost := 0
+	for _, round := range []struct {
+		name         string
+		end          func(older, younger *cluster.Process)
+		youngerStays bool
+		mayRefuse    bool
+	}{
+		{"the older ends", func(older, _ *cluster.Process) { older.Stop() }, true, false},
+		{"the younger ends", func(_, younger *cluster.Process) { younger.Stop() }, false, false},
+		{"the older is killed", func(older, _ *cluster.Process) { older.Kill() }, true, false},
+		{"the younger is killed", func(_, younger *cluster.Process) { younger.Kill() }, false, true},
+		{"the younger ends, once more", func(_, younger *cluster.Process) { younger.Stop() }, false, false},
+		{"the older ends, once more", func(older, _ *cluster.Process) { older.Stop() }, true, false},
 	} {
-		give(2)
+		names := give(2)
 		other := address(t)
 		younger := plugin(t, n, other)
-		give(2)
+		names = append(names, give(2)...)
 		live(t, other, 1)
 		live(t, listen, 0)
-		give(2)
-		stays := end(older, younger)
-		give(2)
-		if stays == younger {
-			listen = other
-		}
-		older = stays
-		live(t, listen, 1)
-		give(2)
-	}
-	holders := map[string]string{}
-	for i := range pods {
-		p := until(t, c, fmt.Sprintf("p-%02d", i), "acknowledged", func(p *corev1.Pod) bool {
-			if p.Status.Phase == corev1.PodFailed {
-				t.Fatalf("pod %s was refused: %s %s", p.Name, p.Status.Reason, p.Status.Message)
-			}
-			return acknowledged(p)
+		var ending sync.WaitGroup
+		ending.Go(func() {
+			began := time.Now()
+			round.end(older, younger)
+			t.Logf("%s: within %s", round.name, time.Since(began).Round(time.Millisecond))
 		})
-		a, err := topology.Decode[topology.Allocation](p.Annotations[topology.AllocationAnnotation])
-		if err != nil {
-			t.Fatal(err)
+		names = append(names, give(8)...)
+		ending.Wait()
+		names = append(names, give(2)...)
+		if round.youngerStays {
+			older, listen = younger, other
 		}
-		for _, d := range a.Containers[0].Devices {
-			for _, id := range d.IDs {
-				if other, taken := holders[id]; taken {
-					t.Errorf("%s is held by %s and %s", id, other, p.Name)
-				}
-				holders[id] = p.Name
+		live(t, listen, 1)
+		for _, name := range names {
+			switch why := refused(answered(t, c, name)); {
+			case why == "":
+			case round.mayRefuse:
+				t.Logf("%s: %s: %s", round.name, name, why)
+				remove(t, c, name)
+				lost++
+			default:
+				t.Errorf("%s: %s was refused: %s", round.name, name, why)
 			}
 		}
 	}
-	if len(holders) != pods {
-		t.Errorf("%d pods hold %d VFs", pods, len(holders))
-	}
-	if err := n.Allocatable(t.Context(), vf, 64); err != nil {
-		t.Error(err)
+	held, _ := truth(t, c, n, 96)
+	if len(held) != pods-lost {
+		t.Errorf("%d pods hold VFs, want %d", len(held), pods-lost)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,7 +66,7 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 		Logger:   log,
 	})
 	a.servers = plugin.New(plugin.Options{
-		SocketDir: o.devicePluginDir, Logger: log, OnAllocate: a.kubelet.Poke, OnStatus: a.tell, Held: a.held,
+		SocketDir: o.devicePluginDir, Logger: log, OnAllocate: a.kubelet.Poke, OnStatus: a.statusChanged, Held: a.held,
 	})
 	if err := reg.Register(a.servers); err != nil {
 		return nil, errors.Join(fmt.Errorf("register the pools' metrics: %w", err), a.kubelet.Close())
@@ -75,6 +76,7 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 		Host:  func() *topology.Host { return a.view.Load().host },
 		Pools: func() []kubelet.Pool { return a.view.Load().pools },
 		Ready: func() bool { return a.scanned() == nil && a.registered() == nil },
+		Away:  a.away,
 	}); err != nil {
 		return nil, errors.Join(err, a.kubelet.Close())
 	}
@@ -151,6 +153,19 @@ func (a *app) held() map[string][]string {
 		a.log.Warn("cannot tell which devices pods hold", "err", err)
 	}
 	return held
+}
+
+// away tells that no kubelet listens.
+func (a *app) away() bool {
+	return slices.ContainsFunc(a.servers.Status(), func(p plugin.PoolStatus) bool { return p.Phase == plugin.Waiting })
+}
+
+func (a *app) statusChanged() {
+	if a.away() {
+		// Whoever listens next has only started, also if its files tell so later.
+		a.kubelet.Lost()
+	}
+	a.tell()
 }
 
 func (a *app) tell() {

@@ -45,7 +45,8 @@ type Options struct {
 	// Steady is how long leaked CPUs, memory that is accounted for and not given,
 	// and what is held for pods that the API does not have must be seen before
 	// Read tells of them: a look between two writes of the kubelet's sees such
-	// things where there are none. 0 tells at once, for a kubelet that is still.
+	// things where there are none. 0 tells at once, and does not wait for a kubelet
+	// that starts to go through its pods: for one that is still.
 	Steady time.Duration
 
 	Logger *slog.Logger // slog.Default

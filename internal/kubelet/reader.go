@@ -30,6 +30,7 @@ type Reader struct {
 	settings    settings
 	allocatable answer
 	steady      steady
+	arrival     *arrival // nil: it has arrived
 	timer       *time.Timer
 	said        string
 }
@@ -39,6 +40,9 @@ func NewReader(o Options) (*Reader, error) {
 	o = o.withDefaults()
 	r := &Reader{o: o, log: o.Logger.With("component", "kubelet"), podResources: o.PodResources}
 	r.settings = settings{o: &r.o, log: r.log, stale: true}
+	if o.Steady > 0 {
+		r.arrival = &arrival{since: time.Now()}
+	}
 	if r.podResources == nil {
 		conn, err := dialPodResources(o.PodResourcesSocket)
 		if err != nil {
@@ -79,6 +83,9 @@ func (r *Reader) Read(ctx context.Context, in Input) (topology.NodeState, error)
 			look = next
 		}
 		look = max(look, time.Millisecond)
+	}
+	if state.Topology.Away && (look == 0 || look > lookAgain) {
+		look = lookAgain
 	}
 	if look > 0 {
 		r.again(look)
@@ -127,6 +134,9 @@ func (r *Reader) read(ctx context.Context, in *Input) (topology.NodeState, error
 	if r.changes.takeRestart() {
 		r.settings.restart()
 		r.allocatable.outdate()
+		if r.o.Steady > 0 {
+			r.arrival = &arrival{since: time.Now(), watched: true}
+		}
 	}
 	config, err := r.settings.get(ctx)
 	if err != nil {
@@ -151,7 +161,10 @@ func (r *Reader) read(ctx context.Context, in *Input) (topology.NodeState, error
 		}
 	}
 	r.say(errors.Join(faults...))
-	return Assemble(s, in)
+	away := !r.arrived(ctx, s, in)
+	state, err := Assemble(s, in)
+	state.Topology.Away = away
+	return state, err
 }
 
 // say logs a fault when it comes and when it is gone.

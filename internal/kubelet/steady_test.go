@@ -32,22 +32,26 @@ func TestSteady(t *testing.T) {
 		{
 			"all of it, new", 100 * time.Millisecond,
 			topology.NodePools{Leaked: topology.NewCPUSet(1, 2), Unowned: unowned("a"), Memory: account(5, 1)},
-			topology.NodePools{}, long,
+			topology.NodePools{},
+			long,
 		},
 		{
 			"some of it again, and more", 400 * time.Millisecond,
 			topology.NodePools{Leaked: topology.NewCPUSet(2, 3), Unowned: unowned("a", "b")},
-			topology.NodePools{}, 200 * time.Millisecond,
+			topology.NodePools{},
+			200 * time.Millisecond,
 		},
 		{
 			"what has stayed", 600 * time.Millisecond,
 			topology.NodePools{Leaked: topology.NewCPUSet(1, 2, 3), Unowned: unowned("a", "b"), Memory: account(5, 1)},
-			topology.NodePools{Leaked: topology.NewCPUSet(2), Unowned: unowned("a")}, 300 * time.Millisecond,
+			topology.NodePools{Leaked: topology.NewCPUSet(2), Unowned: unowned("a")},
+			300 * time.Millisecond,
 		},
 		{
 			"memory that spans NUMA nodes, at once", 700 * time.Millisecond,
 			topology.NodePools{Memory: account(7, 0, 1)},
-			topology.NodePools{Memory: account(7, 0, 1)}, 0,
+			topology.NodePools{Memory: account(7, 0, 1)},
+			0,
 		},
 	}
 	var s steady

@@ -26,6 +26,9 @@ func (r *Reader) Changed() <-chan time.Time { return r.changes.subscribe() }
 // comes just before the kubelet writes its files.
 func (r *Reader) Poke() { r.changes.tell() }
 
+// Lost says that no kubelet listens: the next one that does has just started.
+func (r *Reader) Lost() { r.changes.expectRestart() }
+
 // Watch tells changes of the kubelet's files until ctx ends. The files need
 // not exist yet, nor their folders. Without inotify, of which a node has few
 // instances for all of its root (fs.inotify.max_user_instances), it looks.
@@ -35,7 +38,7 @@ func (r *Reader) Watch(ctx context.Context) error {
 		if err != nil {
 			r.log.Warn("no inotify watch on the kubelet's files, looking at them instead; raise fs.inotify.max_user_instances", "err", err)
 			r.look(ctx, resync)
-		} else if err := r.follow(ctx, w); err != nil {
+		} else if err = r.follow(ctx, w); err != nil {
 			r.log.Warn("the watch on the kubelet's files ended, starting another", "err", err)
 		}
 		if ctx.Err() != nil {
@@ -169,6 +172,13 @@ func (c *changes) tellRestart() {
 	defer c.mu.Unlock()
 	c.restarted = true
 	c.notify()
+}
+
+// expectRestart has the next reading take the kubelet for a new one.
+func (c *changes) expectRestart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.restarted = true
 }
 
 func (c *changes) notify() {

@@ -34,14 +34,25 @@ func (l *Ledger) Bind(ctx context.Context, b *v1.Binding) error {
 		l.metrics.bindings.WithLabelValues(bindFailed).Inc()
 		return err
 	}
-	v, first := l.promise(b.Target.Name, newClaim(pod))
+	if other := l.elsewhere(b.Target.Name, b.UID); other != "" {
+		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
+		return fmt.Errorf("pod %s/%s may have been bound to node %s: that is found out first", b.Namespace, b.Name, other)
+	}
+	c := newClaim(pod)
+	if c.request.Exclusive() && l.snapshot(b.Target.Name).isSuspect() {
+		// An error, and not a reason in filter, for it passes by itself: nothing
+		// would tell kube-scheduler when to try again.
+		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
+		return fmt.Errorf("node %s has just lost a pod that it had not acknowledged: its plugin may be down", b.Target.Name)
+	}
+	v, first := l.promise(b.Target.Name, c)
 	if !v.OK() {
 		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
 		return fmt.Errorf("node %s has meanwhile been promised to others: %s", b.Target.Name, v.Reason)
 	}
 	err = l.client.Pods(b.Namespace).Bind(ctx, b, metav1.CreateOptions{})
 	switch {
-	case err == nil:
+	case err == nil, apierrors.IsConflict(err) && l.isBound(ctx, b):
 		l.metrics.bindings.WithLabelValues(bindDone).Inc()
 		return nil
 	case isDefinite(err):
@@ -54,6 +65,14 @@ func (l *Ledger) Bind(ctx context.Context, b *v1.Binding) error {
 		l.log.Warn("the outcome of a binding is not known; the room stays promised", "pod", b.Namespace+"/"+b.Name, "node", b.Target.Name, "err", err)
 	}
 	return fmt.Errorf("bind pod %s/%s to node %s: %w", b.Namespace, b.Name, b.Target.Name, err)
+}
+
+// isBound tells whether the pod is on its node already: by an earlier request of
+// ours whose answer was lost. kube-scheduler must not take that for a failure: it
+// would look for another node.
+func (l *Ledger) isBound(ctx context.Context, b *v1.Binding) bool {
+	pod, err := l.client.Pods(b.Namespace).Get(ctx, b.Name, metav1.GetOptions{})
+	return err == nil && pod.UID == b.UID && pod.Spec.NodeName == b.Target.Name
 }
 
 // find is the pod of a binding, from the watch or, where that lags, live.
@@ -95,7 +114,7 @@ func (l *Ledger) promise(name string, c *claim) (v allocator.Verdict, first bool
 	if old := n.promises[uid]; old != nil {
 		c.bound = old.bound // the kubelet may have met it since
 	} else {
-		l.promised[uid] = append(l.promised[uid], name)
+		l.setPromised(uid, append(l.promised[uid], name))
 		first = true
 	}
 	n.promises[uid] = c
@@ -115,9 +134,7 @@ func (l *Ledger) retract(pod types.UID, name string) {
 			others = append(others, other)
 		}
 	}
-	if l.promised[pod] = others; len(others) == 0 {
-		delete(l.promised, pod)
-	}
+	l.setPromised(pod, others)
 	if n := l.nodes[name]; n != nil && n.promises[pod] != nil {
 		delete(n.promises, pod)
 		l.publish(n)

@@ -36,6 +36,9 @@ type Policy struct {
 	RefuseStale bool
 }
 
+// suspectFor is about what a plugin takes to be replaced.
+const suspectFor = 3 * time.Second
+
 // staleAfter is many times what a node takes to acknowledge a pod, and less
 // than an API server takes to declare a node dead (node-monitor-grace-period).
 const staleAfter = 30 * time.Second
@@ -67,13 +70,14 @@ type Ledger struct {
 
 	// write is held by whoever changes what is known: the two watches, Bind
 	// and settle. It is never held during a call to the API.
-	write    sync.Mutex
-	promised map[types.UID][]string // nodes that a pod is promised to
-	moment   uint64                 // counts what is seen, see allocator.Move
+	write  sync.Mutex
+	moment uint64 // counts what is seen, see allocator.Move
 
-	// read guards the map alone, so that questions never wait for a change.
-	read  sync.RWMutex
-	nodes map[string]*node
+	// read guards the maps alone, so that questions never wait for a change.
+	// They are changed by whoever holds both.
+	read     sync.RWMutex
+	nodes    map[string]*node
+	promised map[types.UID][]string // nodes that a pod is promised to
 }
 
 // New makes a Ledger that asks client. Nothing happens before Run.
@@ -139,7 +143,13 @@ func (l *Ledger) HasSynced() bool { return l.synced.Load() }
 
 // Admit foretells what the node's kubelet will say to the pod, were it bound
 // now. What is already promised to this very pod does not stand in its way.
+//
+// A pod that may be bound to another node already, the outcome of that being
+// unknown, is refused by all others until it is known.
 func (l *Ledger) Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict {
+	if l.elsewhere(node, pod) != "" {
+		return allocator.Verdict{Reason: allocator.InFlux, Container: -1}
+	}
 	return l.verdict(l.snapshot(node).without(pod), r)
 }
 
@@ -152,6 +162,8 @@ func (l *Ledger) AdmitWithout(node string, pod types.UID, r *allocator.Request, 
 func (l *Ledger) verdict(s *snapshot, r *allocator.Request) allocator.Verdict {
 	v := s.admit(r)
 	switch {
+	case v.OK() && s.state.Topology.Away:
+		return allocator.Verdict{Reason: allocator.KubeletAway, Container: -1}
 	case l.policy.admits(v.Reason):
 		return allocator.Verdict{Reason: allocator.Admitted, Container: -1}
 	case v.OK() && l.policy.RefuseStale && s.isStale():
@@ -163,7 +175,12 @@ func (l *Ledger) verdict(s *snapshot, r *allocator.Request) allocator.Verdict {
 // Score says how useful the room is that the pod leaves on the node, from 0 to
 // most. It is 0 for a node that refuses the pod, or whose state is not known.
 func (l *Ledger) Score(node string, pod types.UID, r *allocator.Request, most int64) int64 {
-	return l.snapshot(node).without(pod).score(r, most)
+	s := l.snapshot(node)
+	score := s.without(pod).score(r, most)
+	if s.isSuspect() {
+		return min(score, 1) // rather any other
+	}
+	return score
 }
 
 // tick is the next moment. The caller holds write.
@@ -276,7 +293,7 @@ func (l *Ledger) dropPod(pod *v1.Pod) {
 	defer l.write.Unlock()
 	moment := l.tick()
 	names := l.promised[pod.UID]
-	delete(l.promised, pod.UID)
+	l.setPromised(pod.UID, nil)
 	if !slices.Contains(names, pod.Spec.NodeName) {
 		names = append(names, pod.Spec.NodeName)
 	}
@@ -308,7 +325,31 @@ func (l *Ledger) unpromise(pod types.UID, spared string) {
 			l.publish(n)
 		}
 	}
-	delete(l.promised, pod)
+	l.setPromised(pod, nil)
+}
+
+// setPromised notes the nodes that a pod is promised to. The caller holds write.
+func (l *Ledger) setPromised(pod types.UID, nodes []string) {
+	l.read.Lock()
+	defer l.read.Unlock()
+	if len(nodes) == 0 {
+		delete(l.promised, pod)
+	} else {
+		l.promised[pod] = nodes
+	}
+}
+
+// elsewhere is a node other than this one that the pod is promised to; empty:
+// there is none.
+func (l *Ledger) elsewhere(node string, pod types.UID) string {
+	l.read.RLock()
+	defer l.read.RUnlock()
+	for _, other := range l.promised[pod] {
+		if other != node {
+			return other
+		}
+	}
+	return ""
 }
 
 // last is the object of a deletion, which a broken watch wraps.

@@ -303,6 +303,19 @@ func TestMetricsLint(t *testing.T) {
 	})
 }
 
+// TestKubeletAway: a node whose kubelet does not listen gets no pods; those that it
+// has count.
+func TestKubeletAway(t *testing.T) {
+	m := two
+	m.edit = func(t *topology.NodeTopology, _ *topology.NodePools) { t.Away = true }
+	inCluster(t, ledger.Policy{AdmitAbsent: true, AdmitUnreadable: true}, []runtime.Object{m.node(t, "n1"), on("n1", pod("p", "2", 3))}, func(t *testing.T, c *cluster) {
+		c.want("n1", pod("q", "1", 1), allocator.KubeletAway)
+		c.want("n1", pod("w", "1", 3), allocator.NUMAUnaligned)
+		c.put(two.node(t, "n1"))
+		c.want("n1", pod("q", "1", 1), allocator.Admitted)
+	})
+}
+
 // TestStale: a node that does not say what a pod holds is refused after a while,
 // where that is the policy.
 func TestStale(t *testing.T) {

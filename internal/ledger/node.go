@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -30,6 +31,8 @@ type node struct {
 	promises map[types.UID]*claim // and those that are about to be
 	// ghosts have ended, and the kubelet may have met others before or after that.
 	ghosts map[types.UID]*claim
+
+	lost time.Time // when a pod that was promised the node last ended without having been acknowledged
 
 	now atomic.Pointer[snapshot]
 }
@@ -96,6 +99,9 @@ func (n *node) end(c *claim, moment uint64) {
 	if c.request.Exclusive() {
 		c.gone = moment
 		n.ghosts[c.pod.UID] = c
+		if !c.promised.IsZero() && !c.believed {
+			n.lost = time.Now()
+		}
 	}
 }
 
@@ -106,7 +112,7 @@ func (n *node) rebuild(l *Ledger) {
 		n.now.Store(&snapshot{reason: n.reason})
 		return
 	}
-	s := &snapshot{text: n.text, state: topology.NodeState{Topology: n.topology, Pools: n.pools}}
+	s := &snapshot{text: n.text, lost: n.lost, state: topology.NodeState{Topology: n.topology, Pools: n.pools}}
 	// Of a pod that the API has by now, its own claim counts.
 	s.state.Pools.Unowned = slices.DeleteFunc(slices.Clone(n.pools.Unowned), func(a topology.Allocation) bool { return n.knows(types.UID(a.UID)) })
 	for _, c := range n.claims() {

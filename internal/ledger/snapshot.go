@@ -24,7 +24,14 @@ type snapshot struct {
 
 	acknowledged, unacknowledged, promised int
 	waiting                                time.Time // since when the node owes an acknowledgement; zero: it does not
+	lost                                   time.Time // when it last lost a pod that it had not acknowledged
 }
+
+// isSuspect tells whether the node has just lost a pod that it had not
+// acknowledged. Deleted pods are among them; but a node whose plugin is down
+// refuses every pod that wants its devices, which leaves it the emptiest of all
+// nodes, and nothing else tells of that before its next status.
+func (s *snapshot) isSuspect() bool { return !s.lost.IsZero() && time.Since(s.lost) < suspectFor }
 
 // isStale tells whether the node has long not said what a pod holds.
 func (s *snapshot) isStale() bool { return !s.waiting.IsZero() && time.Since(s.waiting) >= staleAfter }

@@ -25,14 +25,15 @@ type rivals struct {
 	resource string
 	log      *slog.Logger
 	live     *cell[bool]
+	ours     *cell[bool] // whether this instance has the pool live
 
 	mu     sync.Mutex
-	states map[string]bool // by the socket that is followed: whether it is live
-	leave  *time.Timer     // runs while nobody is live any more and takeover is not over
+	states map[string]grpc_health_v1.HealthCheckResponse_ServingStatus // by the socket that is followed
+	leave  *time.Timer                                                 // runs while nobody is live any more and takeover is not over
 }
 
 func newRivals(f *folder, resource string, log *slog.Logger) *rivals {
-	return &rivals{folder: f, resource: resource, log: log, live: newCell(false), states: map[string]bool{}}
+	return &rivals{folder: f, resource: resource, log: log, live: newCell(false), ours: newCell(false), states: map[string]grpc_health_v1.HealthCheckResponse_ServingStatus{}}
 }
 
 // run follows younger instances until the context ends.
@@ -62,7 +63,7 @@ func (r *rivals) note(path string) bool {
 	if _, known := r.states[path]; known {
 		return false
 	}
-	r.states[path] = false
+	r.states[path] = grpc_health_v1.HealthCheckResponse_UNKNOWN
 	return true
 }
 
@@ -84,25 +85,61 @@ func (r *rivals) follow(ctx context.Context, path string) {
 		if err != nil {
 			return
 		}
-		is := answer.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING
-		if was && !is {
-			return // it is about to close, and waits for us
+		status := answer.GetStatus()
+		is := status == grpc_health_v1.HealthCheckResponse_SERVING
+		if was && !is && status != leaving {
+			return // its session ends, and waits for us
 		}
 		was = is
-		r.settle(func() { r.states[path] = is })
+		r.settle(func() { r.states[path] = status })
+		if status == leaving {
+			r.takeOver(ctx)
+			return
+		}
 	}
 }
 
-// settle takes a change in. That a younger instance is live counts at once,
-// that none is any more after a while.
+// takeOver waits until the pool need not be held by one that leaves any more:
+// this instance has it, or yet another one.
+func (r *rivals) takeOver(ctx context.Context) {
+	for {
+		ours, changed := r.ours.get()
+		superseded, more := r.live.get()
+		if ours || superseded {
+			return
+		}
+		select {
+		case <-changed:
+		case <-more:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leaves tells whether a younger instance waits to be relieved.
+func (r *rivals) leaves() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.has(leaving)
+}
+
+func (r *rivals) has(status grpc_health_v1.HealthCheckResponse_ServingStatus) bool {
+	for _, s := range r.states {
+		if s == status {
+			return true
+		}
+	}
+	return false
+}
+
+// settle takes a change in. That a younger instance is live counts at once, and
+// so does that one asks to be relieved; that none is live any more after a while.
 func (r *rivals) settle(change func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change()
-	live := false
-	for _, l := range r.states {
-		live = live || l
-	}
+	live := r.has(grpc_health_v1.HealthCheckResponse_SERVING)
 	switch {
 	case live && r.leave != nil:
 		r.leave.Stop()
@@ -110,6 +147,13 @@ func (r *rivals) settle(change func()) {
 	case live && !r.live.value():
 		r.log.Info("a newer instance of the plugin has the pool, standing by")
 		r.live.set(true)
+	case !live && r.live.value() && r.has(leaving):
+		if r.leave != nil {
+			r.leave.Stop()
+			r.leave = nil
+		}
+		r.log.Info("the newer instance of the plugin is about to end, taking the pool back")
+		r.live.set(false)
 	case !live && r.live.value() && r.leave == nil:
 		r.leave = time.AfterFunc(takeover, r.alone)
 	}

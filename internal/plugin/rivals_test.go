@@ -81,10 +81,11 @@ func TestSurge(t *testing.T) {
 				younger.stop()
 				phase(t, n, plugin.Live)
 				third := n.instance(t)
-				defer third.stop()
 				third.updates <- both
 				phase(t, third, plugin.Live)
 				phase(t, n, plugin.Standby)
+				third.stop()
+				phase(t, n, plugin.Live)
 			}
 			if got := n.gaps(); got != 0 {
 				t.Errorf("the kubelet had no device to give %d times", got)

@@ -50,6 +50,9 @@ func (s *server) enter(p Phase, socket string, err error) {
 		err = s.at.Load().err
 	}
 	s.at.Store(&position{p, socket, err})
+	if now := p == Live; now != s.rivals.ours.value() {
+		s.rivals.ours.set(now)
+	}
 	if p == Live {
 		s.log.Info("the kubelet watches the pool", "socket", socket)
 	}
@@ -80,7 +83,7 @@ func (s *server) run(ctx context.Context) {
 			delay = firstRetry
 		}
 		switch {
-		case errors.Is(err, errAlone), errors.Is(err, errSuperseded):
+		case errors.Is(err, errAlone), errors.Is(err, errHandedOver), errors.Is(err, errSuperseded):
 			s.log.Info("pool is registered anew", "reason", err)
 			s.enter(Retrying, "", nil)
 			continue

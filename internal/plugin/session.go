@@ -34,6 +34,7 @@ var (
 	errRetired     = errors.New("the pool has left the configuration")
 	errSuperseded  = errors.New("a newer instance of the plugin registered at the same time")
 	errAlone       = errors.New("the newer instance of the plugin is gone")
+	errHandedOver  = errors.New("the newer instance of the plugin is about to end")
 )
 
 // kubelet is a connection to a kubelet that listens.
@@ -46,6 +47,10 @@ type kubelet struct {
 // kubelet's stream ends or the session has lost its sense. When it returns,
 // the socket is gone and every stream ended, so that the next session may
 // register. It returns nil only when the context ended.
+//
+// With errHandedOver nothing is lost by that, as the newer instance still has
+// the pool, and the kubelet, which goes over to any other client when one ends
+// (devicemanager PluginDisconnected), shall have but one other when that ends.
 //
 // With errAlone it goes on being served until the next session, which gets it
 // as last, is live: a kubelet from 1.37 on is content with either, an older one
@@ -72,6 +77,9 @@ func (s *server) session(ctx context.Context, k kubelet, last *stage) (*stage, e
 	if errors.Is(err, errAlone) {
 		return st, err
 	}
+	if err == nil {
+		st.handOver(s.resource)
+	}
 	st.close()
 	return nil, err
 }
@@ -96,6 +104,8 @@ func (s *server) hold(ctx context.Context, f foothold, st, last *stage, register
 		case opened == nil && superseded && !standby:
 			standby = true
 			s.enter(Standby, f.own, nil)
+		case opened == nil && !superseded && standby && s.rivals.leaves():
+			return errHandedOver
 		case opened == nil && !superseded && standby:
 			return errAlone
 		}

@@ -327,12 +327,21 @@ type lane struct {
 
 	mu    sync.Mutex
 	ready bool
+	away  bool
 	pools []kubelet.Pool
 }
 
 func (l *lane) setReady(ready bool) {
 	l.mu.Lock()
-	l.ready = ready
+	l.ready, l.away = ready, false
+	l.mu.Unlock()
+	l.changed <- struct{}{}
+}
+
+// setAway has no kubelet listen.
+func (l *lane) setAway() {
+	l.mu.Lock()
+	l.ready, l.away = false, true
 	l.mu.Unlock()
 	l.changed <- struct{}{}
 }
@@ -356,6 +365,7 @@ func run(t *testing.T, objects []runtime.Object, state topology.NodeState, test 
 			Host:  func() *topology.Host { return &topology.Host{} },
 			Pools: func() []kubelet.Pool { l.mu.Lock(); defer l.mu.Unlock(); return l.pools },
 			Ready: func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.ready },
+			Away:  func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.away },
 
 			Changed: l.changed,
 			Logger:  slog.New(slog.NewTextHandler(l.logs, nil)),

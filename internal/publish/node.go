@@ -2,6 +2,7 @@ package publish
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +56,36 @@ func (w *nodeWriter) prepare(node *v1.Node, state *topology.NodeState, own []kub
 	if left := w.left(j.corrects); left > 0 {
 		return nil, left, nil
 	}
+	j.body, err = patch(live, want)
+	return &j, 0, err
+}
+
+// prepareAway makes the write that says of a Node that its kubelet is away, and
+// leaves all else as it is; nil: none is needed.
+func (w *nodeWriter) prepareAway(node *v1.Node) (*job, time.Duration, error) {
+	if w.uid != node.UID {
+		w.object, w.uid = &object{writing: w.writing}, node.UID
+	}
+	live := w.newest(versionOf(node, nodeMeta(node)))
+	t, err := topology.Decode[topology.NodeTopology](live.annotations[topology.TopologyAnnotation])
+	if err != nil || t.Away {
+		return nil, 0, nil // what is not published promises nothing
+	}
+	t.Away = true
+	text, err := topology.Encode(t)
+	if err != nil {
+		return nil, 0, err
+	}
+	if w.writing {
+		w.missed = true
+		return nil, 0, nil
+	}
+	if left := w.left(false); left > 0 {
+		return nil, left, nil
+	}
+	want := meta{maps.Clone(live.annotations), live.labels}
+	want.annotations[topology.TopologyAnnotation] = text
+	j := job{kind: "node", name: w.name, uid: node.UID, want: want}
 	j.body, err = patch(live, want)
 	return &j, 0, err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,9 +119,10 @@ func TestAnswerIsLost(t *testing.T) {
 // With the API away for minutes the tries get few; when it is back, what is due
 // is written as soon as the watch is, whatever the writes' backoff has come to.
 func TestAPIIsAway(t *testing.T) {
-	away := true
+	var away atomic.Bool
+	away.Store(true)
 	refuse := func(clienttesting.Action) (bool, runtime.Object, error) {
-		if away {
+		if away.Load() {
 			return true, nil, errors.New("connection refused")
 		}
 		return false, nil, nil
@@ -140,7 +142,7 @@ func TestAPIIsAway(t *testing.T) {
 		if unreachable < 10 || unreachable > 100 {
 			t.Errorf("%v tries in 300 s, want some, with backoff", unreachable)
 		}
-		away = false
+		away.Store(false)
 		time.Sleep(15 * time.Second)
 		synctest.Wait()
 		expectObjects(t, l.api.take(), "pod/lane/cnf", "node/n1")

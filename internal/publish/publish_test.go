@@ -275,6 +275,34 @@ func TestOnlyTheLiveInstancePublishes(t *testing.T) {
 	}, func(l *lane) { l.ready = false })
 }
 
+// TestKubeletIsAway: that no kubelet listens is said once, with all else as it was,
+// and taken back with the next state.
+func TestKubeletIsAway(t *testing.T) {
+	run(t, []runtime.Object{node(), pod()}, state(held("cnf-uid")), func(t *testing.T, l *lane) {
+		settle()
+		l.api.take()
+		before := l.api.node()
+		l.setAway()
+		settle()
+		after := l.api.node()
+		top, err := topology.Decode[topology.NodeTopology](after.Annotations[topology.TopologyAnnotation])
+		if err != nil || !top.Away {
+			t.Errorf("published %+v (%v), want the kubelet away", top, err)
+		}
+		if got := l.api.take(); len(got) != 1 || after.Annotations[topology.PoolsAnnotation] != before.Annotations[topology.PoolsAnnotation] {
+			t.Errorf("written %v, want the topology alone", got)
+		}
+		l.changed <- struct{}{}
+		settle()
+		expect(t, "said already", l.api.take())
+		l.setReady(true)
+		settle()
+		if d := cmp.Diff(before.Annotations, l.api.node().Annotations); d != "" {
+			t.Errorf("back again (-want +got):\n%s", d)
+		}
+	})
+}
+
 func TestFreeIsGathered(t *testing.T) {
 	free := func(l *lane, n int) {
 		l.set(func(s *topology.NodeState) {

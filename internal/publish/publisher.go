@@ -52,6 +52,8 @@ type Options struct {
 	// Ready tells whether the kubelet listens to this plugin instance: every
 	// pool has a live ListAndWatch, or there is no pool.
 	Ready func() bool
+	// Away tells that no kubelet listens; nil: that is not known.
+	Away func() bool
 	// Changed has a token after Host, Pools or Ready may answer differently.
 	Changed <-chan struct{}
 	Logger  *slog.Logger          // slog.Default
@@ -159,7 +161,13 @@ func (p *Publisher) Run(ctx context.Context) error {
 // sync brings the API in step once. The result is when it has more to do on
 // its own account; 0: not before something changes.
 func (p *Publisher) sync(ctx context.Context) time.Duration {
-	if !p.o.Ready() || !p.cluster.synced() {
+	if !p.cluster.synced() {
+		return 0
+	}
+	if !p.o.Ready() {
+		if p.o.Away != nil && p.o.Away() {
+			return p.sayAway(ctx)
+		}
 		return 0
 	}
 	// The order matters: a write is made only if the object is still the one
@@ -202,6 +210,24 @@ func (p *Publisher) sync(ctx context.Context) time.Duration {
 	}
 	if nodeJob != nil {
 		p.begin(ctx, p.node.object, nodeAPI{p.o.Client.CoreV1().Nodes()}, nodeJob)
+	}
+	return wait
+}
+
+// sayAway publishes that the kubelet does not listen.
+func (p *Publisher) sayAway(ctx context.Context) time.Duration {
+	node, err := p.cluster.node()
+	if err != nil {
+		return 0
+	}
+	j, wait, err := p.node.prepareAway(node)
+	p.sayings.unwritable(err)
+	switch left := p.reach.left(); {
+	case j == nil:
+	case left > 0:
+		wait = left
+	default:
+		p.begin(ctx, p.node.object, nodeAPI{p.o.Client.CoreV1().Nodes()}, j)
 	}
 	return wait
 }

@@ -44,6 +44,8 @@ const (
 	UnreadableState
 	// NewerState: what the node publishes is of a newer format version.
 	NewerState
+	// KubeletAway: the kubelet does not listen, or has only just started.
+	KubeletAway
 	// StaleState: the node has long not said what a pod holds that is bound to it,
 	// so its plugin may be gone.
 	StaleState
@@ -81,6 +83,7 @@ var reasons = [numReasons]struct {
 	NoState:             {"NoState", "node(s) did not publish their NUMA topology", true},
 	UnreadableState:     {"UnreadableState", "node(s) published an unreadable NUMA topology", true},
 	NewerState:          {"NewerState", "node(s) published a NUMA topology of a newer format", true},
+	KubeletAway:         {"KubeletAway", "node(s) had a kubelet that was down or starting", true},
 	StaleState:          {"StaleState", "node(s) have long not published what their pods hold", true},
 	Unknown:             {"Unknown", "node(s) published a state that contradicts itself or a kubelet that is not known", true},
 }

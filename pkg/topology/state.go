@@ -66,6 +66,10 @@ type NodeTopology struct {
 	// Inexact says why the state is not exact, for example that a state file
 	// has an unknown format; empty when it is exact.
 	Inexact string `json:"inexact,omitempty"`
+	// Away: the kubelet does not listen, or has started and not gone through its
+	// pods yet. Until then it takes back nothing of what pods held that ended
+	// while it was down (sourcesReady.AllReady), so its answers cannot be foretold.
+	Away bool `json:"away,omitempty"`
 }
 
 // Kubelet is the part of a kubelet's configuration that decides an admission.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
 	"github.com/numalane/numalane/e2e/cluster"
@@ -23,11 +24,13 @@ type Member struct {
 	Plugin  *cluster.Process
 	Metrics string // address of the plugin's metrics
 	NUMAOf  map[int]int
+
+	client kubernetes.Interface
 }
 
 // Start starts a node, with our plugin, and waits for nothing.
 func (n *Node) Start(ctx context.Context, c *cluster.Cluster) (*Member, error) {
-	m := &Member{Node: n, NUMAOf: map[int]int{}}
+	m := &Member{Node: n, NUMAOf: map[int]int{}, client: c.Client}
 	for _, cpu := range n.Machine.CPUs() {
 		m.NUMAOf[cpu.ID] = cpu.NUMANode
 	}

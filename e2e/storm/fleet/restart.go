@@ -3,10 +3,16 @@ package fleet
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/numalane/numalane/e2e/cluster"
 )
@@ -36,12 +42,59 @@ func (m *Member) Restart(ctx context.Context, p *cluster.Process) error {
 	}
 	return cluster.Wait(ctx, mostRestart, m.Name+" to be up", func(ctx context.Context) error {
 		if p == m.Live.Kubelet {
+			if hasEnded(p) {
+				return m.revive(ctx, p)
+			}
 			if err := knowsPods(p.Log, since); err != nil {
 				return err
 			}
 		}
 		return m.Registered(ctx)
 	})
+}
+
+func hasEnded(p *cluster.Process) bool {
+	select {
+	case <-p.Ended():
+		return true
+	default:
+		return false
+	}
+}
+
+// torn is what a kubelet says that will not start: it was killed between two
+// writes of its CPU manager's state (policy_static.go, validateState), or of its
+// memory manager's. What it says next is what an operator has to do.
+var torn = []byte("please drain node and remove policy state file")
+
+// revive does that. Whatever else ends a kubelet is an error.
+func (m *Member) revive(ctx context.Context, p *cluster.Process) error {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		return fmt.Errorf("read what the kubelet of %s logs: %w", m.Name, err)
+	}
+	if tail := text[max(0, len(text)-4096):]; !bytes.Contains(tail, torn) {
+		return fmt.Errorf("the kubelet of %s has ended: %s", m.Name, p.Tail())
+	}
+	pods, err := m.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + m.Name})
+	if err != nil {
+		return fmt.Errorf("drain %s: %w", m.Name, err)
+	}
+	none := int64(0)
+	for i := range pods.Items {
+		if err := m.client.CoreV1().Pods(pods.Items[i].Namespace).Delete(ctx, pods.Items[i].Name, metav1.DeleteOptions{GracePeriodSeconds: &none}); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("drain %s: %w", m.Name, err)
+		}
+	}
+	for _, file := range []string{"cpu_manager_state", "memory_manager_state"} {
+		if err := os.Remove(filepath.Join(m.Live.KubeletDir(), file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("drain %s: %w", m.Name, err)
+		}
+	}
+	if err := p.Restart(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("the kubelet of %s would not start over what its killing left torn; its node was drained", m.Name)
 }
 
 // met is what a kubelet logs (at level 2) when it turns to new pods of the API:
