@@ -65,7 +65,7 @@ func hasEnded(p *cluster.Process) bool {
 // torn is what a kubelet says that will not start: it was killed between two
 // writes of its CPU manager's state (policy_static.go, validateState), or of its
 // memory manager's. What it says next is what an operator has to do.
-var torn = []byte("please drain node and remove policy state file")
+const torn = "please drain node and remove policy state file"
 
 // revive does that. Whatever else ends a kubelet is an error.
 func (m *Member) revive(ctx context.Context, p *cluster.Process) error {
@@ -73,7 +73,7 @@ func (m *Member) revive(ctx context.Context, p *cluster.Process) error {
 	if err != nil {
 		return fmt.Errorf("read what the kubelet of %s logs: %w", m.Name, err)
 	}
-	if tail := text[max(0, len(text)-4096):]; !bytes.Contains(tail, torn) {
+	if tail := text[max(0, len(text)-4096):]; !bytes.Contains(tail, []byte(torn)) {
 		return fmt.Errorf("the kubelet of %s has ended: %s", m.Name, p.Tail())
 	}
 	pods, err := m.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + m.Name})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/numalane/numalane/e2e/storm/journal"
+	"github.com/numalane/numalane/pkg/allocator"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
@@ -35,6 +36,9 @@ const (
 	// unseen is how long before a binding another's may have been made without
 	// its maker knowing.
 	unseen = time.Second
+	// lag is how long a watch may take to show what a node publishes: those of the
+	// extender begin anew when the API server was killed.
+	lag = 3 * time.Second
 	// fresh is how long before a binding a pod may have gone and the kubelet not
 	// know it yet.
 	fresh = 3 * time.Second
@@ -54,12 +58,18 @@ func Of(c *journal.Case, p *journal.Pod) Verdict {
 	if p.Foreign {
 		return Verdict{Class: Foreign, Why: "it never passed through the extender"}
 	}
+	q := newInquiry(c, p)
 	for i := range c.Outages {
-		if o := &c.Outages[i]; o.Touches(p.BoundAt(), p.DecidedAt()) {
-			return Verdict{Class: Lost, Why: fmt.Sprintf("%s was down or not up yet from %s to %s", o.What, clock(o.From), clock(o.To))}
+		o := &c.Outages[i]
+		if !o.Touches(p.BoundAt(), p.DecidedAt()) {
+			continue
 		}
+		if why := q.hopeless(); why != "" {
+			return Verdict{Class: Refused, Why: "it should not have been bound, whoever was down: " + why, Replays: q.replays}
+		}
+		return Verdict{Class: Lost, Why: fmt.Sprintf("%s was down or not up yet from %s to %s", o.What, clock(o.From), clock(o.To)), Replays: q.replays}
 	}
-	return newInquiry(c, p).verdict()
+	return q.verdict()
 }
 
 // inquiry is one pod's case, taken apart.
@@ -141,6 +151,22 @@ func (q *inquiry) verdict() Verdict {
 	}
 	q.hindsight()
 	return Verdict{Class: class, Why: why, Replays: q.replays}
+}
+
+// hopeless tells why the pod had no place when it was bound, by what had been
+// known for long enough. Sums are left out: a kubelet whose plugin goes says at
+// once that it has no devices.
+func (q *inquiry) hopeless() string {
+	if q.pub.IsZero() || q.pub.At.After(q.pod.BoundAt().Add(-lag)) {
+		return ""
+	}
+	if t, err := topology.Decode[topology.NodeTopology](q.pub.Topology); err == nil && t.Away {
+		return "its node had said that its kubelet was away"
+	}
+	if a := q.ask("with what was known when it was bound", q.known); a.no() && a.Reason != allocator.OutOfTotals {
+		return a.String()
+	}
+	return ""
 }
 
 func (q *inquiry) cause() (Class, string) {

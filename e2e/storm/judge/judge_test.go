@@ -121,7 +121,11 @@ func TestOf(t *testing.T) {
 		"a foreign pod elsewhere":       {pods: []journal.Pod{foreign(pod("f", 1, 0, life{bound: 11}, nil))}, want: Refused},
 		"the kubelet was down":          {outages: []journal.Outage{{What: "kubelet", From: at(9).At, To: at(11).At}}, want: Lost},
 		"and still is":                  {outages: []journal.Outage{{What: "kubelet", From: at(11).At}}, want: Lost},
-		"it was up again before":        {outages: []journal.Outage{{What: "kubelet", From: at(2).At, To: at(8).At}}, want: Refused},
+		"down, and no room anyway": {
+			pods:    []journal.Pod{pod("a", 4, 0, life{bound: 2, acked: 3}, cpus(0, 1, 2, 3, 4))},
+			outages: []journal.Outage{{What: "kubelet", From: at(9).At, To: at(11).At}}, want: Refused, why: "should not have been bound",
+		},
+		"it was up again before": {outages: []journal.Outage{{What: "kubelet", From: at(2).At, To: at(8).At}}, want: Refused},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -153,6 +153,13 @@ func TestRealCases(t *testing.T) {
 			victim:  refused(lived(pod("storm-00153", 0, 2, life{}, nil), 0, 0, 0, 0), 10687),
 			want:    Lost, why: "kubelet was down or not up yet",
 		},
+		// The same, had the node said that its kubelet is away.
+		"bound to a node that was away": {
+			topology: strings.Replace(n03Topology, `"kubelet":{`, `"away":true,"kubelet":{`, 1), pools: n03Pools, allocatable: allocatable("6", "5"),
+			outages: []journal.Outage{{What: "kubelet", From: ms(-3517).At, To: ms(515).At}},
+			victim:  refused(lived(pod("storm-00153", 0, 2, life{}, nil), 0, 0, 0, 0), 10687),
+			want:    Refused, why: "kubelet was away",
+		},
 		// The same, had it been bound after that batch: then a pod that has gone
 		// is no excuse.
 		"after a new kubelet's first batch": {

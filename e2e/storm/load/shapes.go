@@ -155,8 +155,8 @@ func draw(name string, dice *rand.Rand, deadline time.Time) *corev1.Pod {
 	return p
 }
 
-// life is 4 to 60 s, and over before the deadline, so that the end is quiet.
+// life is 4 to 45 s, and over before the deadline, so that the end is quiet.
 func life(dice *rand.Rand, deadline time.Time) time.Duration {
-	d := time.Duration(4000+dice.IntN(56000)) * time.Millisecond
+	d := time.Duration(4000+dice.IntN(41000)) * time.Millisecond
 	return max(min(d, time.Until(deadline)), time.Second).Truncate(time.Millisecond)
 }
