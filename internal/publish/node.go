@@ -67,14 +67,9 @@ func (w *nodeWriter) prepareAway(node *v1.Node) (*job, time.Duration, error) {
 		w.object, w.uid = &object{writing: w.writing}, node.UID
 	}
 	live := w.newest(versionOf(node, nodeMeta(node)))
-	t, err := topology.Decode[topology.NodeTopology](live.annotations[topology.TopologyAnnotation])
-	if err != nil || t.Away {
-		return nil, 0, nil // what is not published promises nothing
-	}
-	t.Away = true
-	text, err := topology.Encode(t)
-	if err != nil {
-		return nil, 0, err
+	text, changed := saidAway(live.annotations[topology.TopologyAnnotation])
+	if !changed {
+		return nil, 0, nil
 	}
 	if w.writing {
 		w.missed = true
@@ -86,8 +81,21 @@ func (w *nodeWriter) prepareAway(node *v1.Node) (*job, time.Duration, error) {
 	want := meta{maps.Clone(live.annotations), live.labels}
 	want.annotations[topology.TopologyAnnotation] = text
 	j := job{kind: "node", name: w.name, uid: node.UID, want: want}
+	var err error
 	j.body, err = patch(live, want)
 	return &j, 0, err
+}
+
+// saidAway is a topology that says that the kubelet is away. What cannot be read
+// promises nothing, and stays as it is.
+func saidAway(topologyText string) (text string, changed bool) {
+	t, err := topology.Decode[topology.NodeTopology](topologyText)
+	if err != nil || t.Away {
+		return "", false
+	}
+	t.Away = true
+	text, err = topology.Encode(t)
+	return text, err == nil
 }
 
 func nodeMeta(o metav1.Object) meta {
