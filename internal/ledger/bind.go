@@ -38,6 +38,15 @@ func (l *Ledger) Bind(ctx context.Context, b *v1.Binding) error {
 		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
 		return fmt.Errorf("pod %s/%s may have been bound to node %s: that is found out first", b.Namespace, b.Name, other)
 	}
+	switch pod.Spec.NodeName {
+	case "":
+	case b.Target.Name:
+		l.metrics.bindings.WithLabelValues(bindDone).Inc()
+		return nil // by an earlier request of ours whose answer was lost
+	default:
+		l.metrics.bindings.WithLabelValues(bindFailed).Inc()
+		return fmt.Errorf("pod %s/%s is on node %s already", b.Namespace, b.Name, pod.Spec.NodeName)
+	}
 	c := newClaim(pod)
 	if c.request.Exclusive() && l.snapshot(b.Target.Name).isSuspect() {
 		// An error, and not a reason in filter, for it passes by itself: nothing
@@ -188,7 +197,7 @@ func (l *Ledger) overdue() []overdue {
 	var out []overdue
 	for uid, names := range l.promised {
 		for _, name := range names {
-			if c := l.nodes[name].promises[uid]; time.Since(c.promised) >= settleAfter {
+			if c := l.nodes[name].promises[uid]; time.Since(c.since) >= settleAfter {
 				out = append(out, overdue{c.pod, name})
 			}
 		}

@@ -3,9 +3,11 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 )
 
@@ -19,6 +21,7 @@ func (l *Ledger) CatchUp(ctx context.Context) error {
 	if err := l.Ready(); err != nil {
 		return err
 	}
+	defer l.mourn()()
 	// Without a resourceVersion the API server answers with what is in etcd now.
 	o := metav1.ListOptions{Limit: catchUpPage}
 	liveOnly(&o)
@@ -40,12 +43,51 @@ func (l *Ledger) CatchUp(ctx context.Context) error {
 	}
 }
 
-// setNewer takes in a pod unless the watch has shown it as it is, or later.
-func (l *Ledger) setNewer(pod *v1.Pod) {
-	if seen, err := l.pods.Pods(pod.Namespace).Get(pod.Name); err == nil && seen.UID == pod.UID {
-		if c, err := resourceversion.CompareResourceVersion(seen.ResourceVersion, pod.ResourceVersion); err == nil && c >= 0 {
-			return
-		}
+// mourn begins to note which pods the watch shows to have ended: a list that was
+// read before must not bring them back. The result ends that.
+func (l *Ledger) mourn() (done func()) {
+	l.catchingUp.Lock()
+	l.write.Lock()
+	defer l.write.Unlock()
+	l.buried = map[types.UID]bool{}
+	return func() {
+		l.write.Lock()
+		defer l.write.Unlock()
+		l.buried = nil
+		l.catchingUp.Unlock()
 	}
-	l.setPod(pod)
+}
+
+// setNewer takes in a bound pod unless the watch has shown it as it is, or later.
+func (l *Ledger) setNewer(pod *v1.Pod) {
+	if pod.Spec.NodeName == "" {
+		return
+	}
+	c := newClaim(pod)
+	l.write.Lock()
+	defer l.write.Unlock()
+	if l.buried[pod.UID] {
+		return
+	}
+	seen, err := l.pods.Pods(pod.Namespace).Get(pod.Name)
+	if err != nil || seen.UID != pod.UID || seen.Spec.NodeName == "" {
+		l.expect(c)
+		return
+	}
+	if order, err := resourceversion.CompareResourceVersion(seen.ResourceVersion, pod.ResourceVersion); err == nil && order < 0 {
+		l.count(c)
+	}
+}
+
+// expect counts a pod of which the watch has yet to show that it is bound, as a
+// promise: should it never do so, the pod is looked up. The caller holds write.
+func (l *Ledger) expect(c *claim) {
+	n, uid := l.at(c.pod.Spec.NodeName), c.pod.UID
+	if n.bound[uid] != nil || n.promises[uid] != nil {
+		return
+	}
+	c.since = time.Now()
+	l.setPromised(uid, append(l.promised[uid], n.name))
+	n.promises[uid] = c
+	l.publish(n)
 }

@@ -71,7 +71,10 @@ type Ledger struct {
 	// write is held by whoever changes what is known: the two watches, Bind
 	// and settle. It is never held during a call to the API.
 	write  sync.Mutex
-	moment uint64 // counts what is seen, see allocator.Move
+	moment uint64             // counts what is seen, see allocator.Move
+	buried map[types.UID]bool // pods seen to end during a CatchUp; nil: there is none
+
+	catchingUp sync.Mutex // one at a time
 
 	// read guards the maps alone, so that questions never wait for a change.
 	// They are changed by whoever holds both.
@@ -259,9 +262,15 @@ func (l *Ledger) setPod(pod *v1.Pod) {
 		return // it holds nothing; what it is promised, Bind knows
 	}
 	c := newClaim(pod)
-	c.since = time.Now()
 	l.write.Lock()
 	defer l.write.Unlock()
+	l.count(c)
+}
+
+// count takes a bound pod in. The caller holds write.
+func (l *Ledger) count(c *claim) {
+	c.since = time.Now()
+	pod := c.pod
 	n := l.at(pod.Spec.NodeName)
 	old := n.bound[pod.UID]
 	switch promise := n.promises[pod.UID]; {
@@ -292,6 +301,9 @@ func (l *Ledger) dropPod(pod *v1.Pod) {
 	l.write.Lock()
 	defer l.write.Unlock()
 	moment := l.tick()
+	if l.buried != nil {
+		l.buried[pod.UID] = true
+	}
 	names := l.promised[pod.UID]
 	l.setPromised(pod.UID, nil)
 	if !slices.Contains(names, pod.Spec.NodeName) {

@@ -177,6 +177,49 @@ func TestCatchUp(t *testing.T) {
 	})
 }
 
+// TestCatchUpBringsNobodyBack: a pod that the watch shows to have ended while the
+// list with it is on its way stays gone; and one that no watch ever shows is
+// looked up.
+func TestCatchUpBringsNobodyBack(t *testing.T) {
+	p := acknowledged(t, on("n1", pod("p", "2", 3)), 0, []int{0, 1}, 3)
+	tests := []struct {
+		name  string
+		while func(c *cluster)
+		then  allocator.Reason // at once
+	}{
+		{"it ends meanwhile", func(c *cluster) {
+			// Past the client, which is answering.
+			if err := c.client.Tracker().Delete(podsResource, "ns", "p"); err != nil {
+				c.t.Fatal(err)
+			}
+			synctest.Wait()
+		}, allocator.Admitted},
+		{"it is never seen again", func(*cluster) {}, allocator.NUMAUnaligned},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			objects := []runtime.Object{two.node(t, "n1")}
+			if tt.then == allocator.Admitted {
+				objects = append(objects, p)
+			}
+			inCluster(t, ledger.Policy{}, objects, func(t *testing.T, c *cluster) {
+				c.client.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+					tt.while(c)
+					return true, &v1.PodList{Items: []v1.Pod{*p}}, nil
+				})
+				if err := c.CatchUp(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				q := pod("q", "2", 3)
+				c.want("n1", q, tt.then)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				c.want("n1", q, allocator.Admitted)
+			})
+		})
+	}
+}
+
 // TestPromiseOutlivesItsPod: a pod that is deleted while its binding's outcome is
 // unknown may have been met by its kubelet.
 func TestPromiseOutlivesItsPod(t *testing.T) {
