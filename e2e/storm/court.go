@@ -100,7 +100,7 @@ func (c *court) judge(p *journal.Pod) error {
 func (c *court) count(t *Tally) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t.Refused, t.Lost, t.Foreign, t.Outrun = 0, 0, 0, 0
+	t.Refused, t.Lost, t.Foreign, t.Outrun, t.Behind = 0, 0, 0, 0, 0
 	for _, class := range c.judged {
 		switch class {
 		case judge.Refused:
@@ -111,6 +111,8 @@ func (c *court) count(t *Tally) {
 			t.Foreign++
 		case judge.Outrun:
 			t.Outrun++
+		case judge.Behind:
+			t.Behind++
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 type Tally struct {
 	Pods, Kills                         int
 	Refused, Double, Misaligned, Stuck  int
-	Lost, Foreign, Outrun               int
+	Lost, Foreign, Outrun, Behind       int
 	Crashes                             []string // processes that ended by themselves
 	Occupancy, Best                     float64  // of the fill act: shares of the VFs
 	Admitted                            int      // under the load, without the fill act

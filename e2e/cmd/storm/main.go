@@ -55,7 +55,7 @@ func run(ctx context.Context, s *storm.Storm) error {
 		err = errors.Join(err, stopped)
 	}
 	if tally != nil {
-		fmt.Printf("storm: outrun %d\n%s\n", tally.Outrun, tally.Line())
+		fmt.Printf("storm: outrun %d, refused by a Node that its kubelet had not caught up with %d\n%s\n", tally.Outrun, tally.Behind, tally.Line())
 	}
 	if err != nil {
 		return fmt.Errorf("%w\nseed %d; traces and logs in %s", err, s.Seed, s.Keep)

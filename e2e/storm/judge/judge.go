@@ -22,6 +22,7 @@ const (
 	Foreign Class = "foreign" // by a pod that never passed through the extender
 	Lost    Class = "lost"    // kubelet or plugin were down between binding and admission
 	Outrun  Class = "outrun"  // pods ended without notice in between, and more room made a yes a no
+	Behind  Class = "behind"  // the kubelet counted by a Node that the API no longer had
 	Refused Class = "refused" // ours
 )
 
@@ -181,6 +182,9 @@ func (q *inquiry) cause() (Class, string) {
 	}
 	if gone := q.byEnded(); gone != nil {
 		return Outrun, "these ended unannounced since it was bound, and without them it may be refused: " + podNames(gone)
+	}
+	if why := q.behind(); why != "" {
+		return Behind, why
 	}
 	if q.work > mostWork {
 		return Refused, "no reason was found, and not all was looked at"

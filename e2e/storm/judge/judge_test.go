@@ -125,6 +125,18 @@ func TestOf(t *testing.T) {
 			pods:    []journal.Pod{pod("a", 4, 0, life{bound: 2, acked: 3}, cpus(0, 1, 2, 3, 4))},
 			outages: []journal.Outage{{What: "kubelet", From: at(9).At, To: at(11).At}}, want: Refused, why: "should not have been bound",
 		},
+		"the kubelet counted by an older Node": {victim: func(p *journal.Pod) {
+			p.Reason, p.Message = "OutOf"+vf, "Pod was rejected: Node didn't have enough resource: numalane.io/vf, requested: 1, used: 0, capacity: 0"
+		}, want: Behind, why: "with 0 of numalane.io/vf, and the API has had one with 1"},
+		"by an older Node with fewer CPUs": {victim: func(p *journal.Pod) {
+			p.Reason, p.Message = "OutOfcpu", "Node didn't have enough resource: cpu, requested: 2000, used: 1000, capacity: 2500"
+		}, want: Behind, why: "with 7000"},
+		"by the Node that the API has": {victim: func(p *journal.Pod) {
+			p.Reason, p.Message = "OutOf"+vf, "Node didn't have enough resource: numalane.io/vf, requested: 1, used: 1, capacity: 1"
+		}, want: Refused},
+		"used more than even the API's Node has": {victim: func(p *journal.Pod) {
+			p.Reason, p.Message = "OutOf"+vf, "Node didn't have enough resource: numalane.io/vf, requested: 1, used: 1, capacity: 0"
+		}, want: Refused},
 		"it was up again before": {outages: []journal.Outage{{What: "kubelet", From: at(2).At, To: at(8).At}}, want: Refused},
 	}
 	for name, tt := range tests {
