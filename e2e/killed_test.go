@@ -331,9 +331,9 @@ type written struct{ nodes, pods, corrections int }
 func writes(metrics string) (w written) {
 	for line := range strings.Lines(metrics) {
 		for prefix, n := range map[string]*int{
-			`numalane_plugin_writes_total{object="node"`: &w.nodes,
-			`numalane_plugin_writes_total{object="pod"`:  &w.pods,
-			`numalane_plugin_corrections_total{`:         &w.corrections,
+			`numalane_plugin_writes_total{object="node",result="written"`: &w.nodes,
+			`numalane_plugin_writes_total{object="pod",result="written"`:  &w.pods,
+			`numalane_plugin_corrections_total{`:                          &w.corrections,
 		} {
 			if !strings.HasPrefix(line, prefix) {
 				continue

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -114,6 +115,9 @@ func published(t *testing.T, c *cluster.Cluster, name string) *corev1.Node {
 		}
 		if n.Annotations[topology.TopologyAnnotation] == "" || n.Annotations[topology.PoolsAnnotation] == "" {
 			return fmt.Errorf("annotations %v", n.Annotations)
+		}
+		if top, err := topology.Decode[topology.NodeTopology](n.Annotations[topology.TopologyAnnotation]); err == nil && top.Away {
+			return errors.New("its kubelet is away")
 		}
 		return nil
 	}); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -75,8 +76,12 @@ func (c *Cluster) StartNode(ctx context.Context, spec NodeSpec) (*Node, error) {
 	if n.Runtime, err = c.run(n.Name+"-runtime", false, "simnode", "runtime", "--socket", n.runtimeSocket()); err != nil {
 		return nil, err
 	}
-	if err := n.Runtime.ready(ctx, 30*time.Second, func(context.Context) error {
-		_, err := os.Stat(n.runtimeSocket())
+	if err := n.Runtime.serves(ctx, 30*time.Second, func(context.Context) error {
+		// The file of an earlier runtime is there before this one listens.
+		conn, err := net.Dial("unix", n.runtimeSocket())
+		if err == nil {
+			err = conn.Close()
+		}
 		return err
 	}); err != nil {
 		return nil, err

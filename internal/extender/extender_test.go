@@ -130,6 +130,12 @@ func TestFilter(t *testing.T) {
 			},
 		},
 		{
+			"no node passes, and one cannot tell yet: an error, so that kube-scheduler tries again by itself",
+			extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("split", "busy", "small")},
+			isReady,
+			extenderv1.ExtenderFilterResult{Error: "no node admits the pod now, and of some it cannot be told yet: " + allocator.InFlux.String()},
+		},
+		{
 			"no node passes: an empty list, not none",
 			extenderv1.ExtenderArgs{Pod: lane(), NodeNames: names("split")},
 			isReady,

@@ -51,6 +51,7 @@ func (e *Extender) filter(_ context.Context, args *extenderv1.ExtenderArgs) (*ex
 		FailedAndUnresolvableNodes: extenderv1.FailedNodesMap{},
 	}
 	var refused tally
+	passing := allocator.Admitted
 	for _, node := range q.nodes {
 		v := e.cluster.Admit(node, q.pod.UID, q.request)
 		switch {
@@ -63,9 +64,19 @@ func (e *Extender) filter(_ context.Context, args *extenderv1.ExtenderArgs) (*ex
 			out.FailedNodes[node] = v.Reason.String()
 		}
 		refused.add(v.Reason)
+		if v.Reason.Passes() {
+			passing = v.Reason
+		}
 	}
 	out.NodeNames = &pass
 	e.metrics.filtered(&refused)
+	if len(pass) == 0 && passing != allocator.Admitted {
+		// kube-scheduler tries a pod without a node again when something in the
+		// cluster changes. What it sees of that it may see before we do, and there
+		// need not be a second change; after an error it tries again by itself,
+		// within seconds (schedule_one.go, handleSchedulingFailure).
+		out = &extenderv1.ExtenderFilterResult{Error: "no node admits the pod now, and of some it cannot be told yet: " + passing.String()}
+	}
 	e.log.Debug("filter", "pod", q.pod.Namespace+"/"+q.pod.Name, "nodes", len(q.nodes), "pass", len(pass), "took", time.Since(start))
 	return out, nil
 }

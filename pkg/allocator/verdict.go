@@ -65,6 +65,9 @@ func (r Reason) Code() string { return reasons[r].code }
 // Unresolvable tells that evicting pods from the node cannot help.
 func (r Reason) Unresolvable() bool { return reasons[r].unresolvable }
 
+// Passes tells that the reason is one of the moment, and goes by itself.
+func (r Reason) Passes() bool { return r == InFlux || r == KubeletAway }
+
 var reasons = [numReasons]struct {
 	code, text   string
 	unresolvable bool
