@@ -78,7 +78,7 @@ func (s *search) admits(leaving []types.UID) bool {
 // one pod and for two. Beyond that it is as SelectVictimsOnNode has it: all
 // go, and stay one by one if the pod fits even so, the most important first.
 //
-// More room may turn a yes into a no (allocator.Node.AdmitInAnyOrder), so what
+// More room may turn a yes into a no (allocator.Traffic), so what
 // is returned has been asked about just so.
 func (s *search) fewest(leaving []types.UID, pool []*v1.Pod) []*v1.Pod {
 	slices.SortFunc(pool, lessImportant)

@@ -17,7 +17,6 @@ import (
 // stays so.
 type steady struct {
 	seen map[string]time.Time // by what it is, since when
-	wait time.Duration        // until the next of them has been seen for long enough
 }
 
 // hold takes out of a state what has not been seen for so long. It returns when
@@ -27,7 +26,8 @@ func (s *steady) hold(p *topology.NodePools, now time.Time, long time.Duration) 
 		return 0
 	}
 	before := s.seen
-	s.seen, s.wait = map[string]time.Time{}, 0
+	s.seen = map[string]time.Time{}
+	var wait time.Duration // until the next of them has been seen for long enough
 	isNew := func(what string, args ...any) bool {
 		key := fmt.Sprintf(what, args...)
 		since, known := before[key]
@@ -36,8 +36,8 @@ func (s *steady) hold(p *topology.NodePools, now time.Time, long time.Duration) 
 		}
 		s.seen[key] = since
 		left := since.Add(long).Sub(now)
-		if left > 0 && (s.wait == 0 || left < s.wait) {
-			s.wait = left
+		if left > 0 && (wait == 0 || left < wait) {
+			wait = left
 		}
 		return left > 0
 	}
@@ -50,5 +50,5 @@ func (s *steady) hold(p *topology.NodePools, now time.Time, long time.Duration) 
 	if !slices.ContainsFunc(p.Memory, func(a topology.MemoryAccount) bool { return len(a.With) > 1 }) && len(p.MemoryElse) == 0 {
 		p.Memory = slices.DeleteFunc(p.Memory, func(a topology.MemoryAccount) bool { return isNew("memory %v", a) })
 	}
-	return s.wait
+	return wait
 }

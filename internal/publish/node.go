@@ -27,11 +27,7 @@ type nodeWriter struct {
 // prepare makes the write that the Node needs; nil: none. The second result is
 // when to come back; 0: no need.
 func (w *nodeWriter) prepare(node *v1.Node, state *topology.NodeState, own []kubelet.Pool) (*job, time.Duration, error) {
-	if w.uid != node.UID {
-		// The kubelet made its Node anew: nothing of the old one counts.
-		w.object, w.uid = &object{writing: w.writing}, node.UID
-	}
-	live := w.newest(versionOf(node, nodeMeta(node)))
+	live := w.current(node)
 	if w.gone && live.resource != w.answered.resource {
 		w.gone = false
 	}
@@ -63,10 +59,7 @@ func (w *nodeWriter) prepare(node *v1.Node, state *topology.NodeState, own []kub
 // prepareAway makes the write that says of a Node that its kubelet is away, and
 // leaves all else as it is; nil: none is needed.
 func (w *nodeWriter) prepareAway(node *v1.Node) (*job, time.Duration, error) {
-	if w.uid != node.UID {
-		w.object, w.uid = &object{writing: w.writing}, node.UID
-	}
-	live := w.newest(versionOf(node, nodeMeta(node)))
+	live := w.current(node)
 	text, changed := saidAway(live.annotations[topology.TopologyAnnotation])
 	if !changed {
 		return nil, 0, nil
@@ -96,6 +89,15 @@ func saidAway(topologyText string) (text string, changed bool) {
 	t.Away = true
 	text, err = topology.Encode(t)
 	return text, err == nil
+}
+
+// current is the version of the Node to decide by.
+func (w *nodeWriter) current(node *v1.Node) version {
+	if w.uid != node.UID {
+		// The kubelet made its Node anew: nothing of the old one counts.
+		w.object, w.uid = &object{writing: w.writing}, node.UID
+	}
+	return w.newest(versionOf(node, nodeMeta(node)))
 }
 
 func nodeMeta(o metav1.Object) meta {

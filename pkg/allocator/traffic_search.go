@@ -262,7 +262,7 @@ func (t *Traffic) Expected(move int, held *topology.Allocation) (expected, known
 	if got == nil {
 		return false, false
 	}
-	s := search{Traffic: t, refused: make([]bool, len(t.items)), landed: func(of int, took *stake) {
+	s := search{Traffic: t, landed: func(of int, took *stake) {
 		if t.family(of) == t.family(i) && t.base.alikeStakes(got, took) {
 			expected = true
 		}
