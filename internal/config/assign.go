@@ -18,7 +18,13 @@ type Assignment struct {
 // AssignedPool is a pool and its devices.
 type AssignedPool struct {
 	Pool    *Pool
-	Devices []topology.Device // by address
+	Devices []AssignedDevice // by ID
+}
+
+// AssignedDevice is a device and the selector that took it.
+type AssignedDevice struct {
+	topology.Device
+	By *Selector
 }
 
 // Rejection is why a device is in no pool.
@@ -40,8 +46,8 @@ func (c *Config) Assign(h *topology.Host) Assignment {
 		d := &h.Devices[i]
 		if vfs := vfCount(d); vfs > 0 {
 			a.reject(d, pfReason(vfs))
-		} else if p := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.selects(d) }); p >= 0 {
-			a.Pools[p].Devices = append(a.Pools[p].Devices, *d)
+		} else if p, by := c.taker(d); p >= 0 {
+			a.Pools[p].Devices = append(a.Pools[p].Devices, AssignedDevice{*d, by})
 		} else if d.Problem != "" {
 			a.reject(d, "could not be read: "+d.Problem)
 		} else {
@@ -49,7 +55,7 @@ func (c *Config) Assign(h *topology.Host) Assignment {
 		}
 	}
 	for _, p := range a.Pools {
-		slices.SortFunc(p.Devices, func(a, b topology.Device) int { return a.Address.Compare(b.Address) })
+		slices.SortFunc(p.Devices, func(a, b AssignedDevice) int { return a.Address.Compare(b.Address) })
 	}
 	slices.SortFunc(a.Rejections, func(a, b Rejection) int { return a.Address.Compare(b.Address) })
 	return a
@@ -75,8 +81,17 @@ func vfCount(d *topology.Device) int {
 	return max(d.PF.NumVFs, len(d.PF.VFs))
 }
 
-func (p *Pool) selects(d *topology.Device) bool {
-	return slices.ContainsFunc(p.Selectors, func(s Selector) bool { return s.takes(d) })
+// taker is the first pool, and of its selectors the first, that takes a device;
+// -1 without one.
+func (c *Config) taker(d *topology.Device) (int, *Selector) {
+	for i := range c.Pools {
+		for j := range c.Pools[i].Selectors {
+			if s := &c.Pools[i].Selectors[j]; s.takes(d) {
+				return i, s
+			}
+		}
+	}
+	return -1, nil
 }
 
 // comparison is how a device and a selector differ.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/numalane/numalane/pkg/allocator"
 )
@@ -19,8 +20,26 @@ type Pool struct {
 	Resource         string           `json:"resource"` // prefix and name: intel.com/sriov
 	ExcludeTopology  bool             `json:"excludeTopology"`
 	AllocationPolicy allocator.Policy `json:"allocationPolicy"`
-	Selectors        []Selector       `json:"-"` // a device belongs to the pool when any matches
+	DeviceType       DeviceType       `json:"deviceType"`
+	// AdditionalInfo are words of the user's for the pods that get a device:
+	// by its id, or "*" for all, then by key.
+	AdditionalInfo map[string]map[string]string `json:"additionalInfo,omitempty"`
+	// LinkHealth makes free devices unhealthy while their PF has no carrier.
+	LinkHealth bool `json:"linkHealth"`
+	// LinkHoldDown is how long a link must have been up, or down, to count.
+	LinkHoldDown time.Duration `json:"linkHoldDown,omitempty"`
+	Selectors    []Selector    `json:"-"` // a device belongs to the pool when any matches
 }
+
+// DeviceType is the kind of devices that a pool is made of.
+type DeviceType string
+
+// The device types, named as in the format of the sriov-network-device-plugin.
+const (
+	NetDevice    DeviceType = "netDevice"    // PCI class 0x02
+	Accelerator  DeviceType = "accelerator"  // PCI class 0x12
+	AuxNetDevice DeviceType = "auxNetDevice" // subfunctions of PCI class 0x02
+)
 
 // Mistake is one thing that is wrong with a configuration.
 type Mistake struct {

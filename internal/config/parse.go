@@ -95,7 +95,7 @@ func (p *parser) config(doc any) []Pool {
 // pool reads an element of resourceList. Its resource is empty when that
 // could not be read.
 func (p *parser) pool(path string, v any) Pool {
-	pool := Pool{AllocationPolicy: allocator.PolicyPacked}
+	pool := Pool{AllocationPolicy: allocator.PolicyPacked, DeviceType: NetDevice}
 	var name, namePath string
 	prefix, prefixPath := p.defaultPrefix, "default resource prefix"
 	named, selected := false, false

@@ -49,7 +49,7 @@ func address(t testing.TB, s string) topology.Address {
 
 func TestParseTakes(t *testing.T) {
 	one := func(resource string, selectors ...config.Selector) []config.Pool {
-		return []config.Pool{{Resource: resource, AllocationPolicy: allocator.PolicyPacked, Selectors: selectors}}
+		return []config.Pool{{Resource: resource, AllocationPolicy: allocator.PolicyPacked, DeviceType: config.NetDevice, Selectors: selectors}}
 	}
 	tests := []struct {
 		name, in string
@@ -61,7 +61,7 @@ func TestParseTakes(t *testing.T) {
 			  "excludeTopology": true, "selectors": [{"vendors": ["8086"], "devices": ["154c", "10ed"], "drivers": ["iavf"],
 			  "pciAddresses": ["0000:3b:02.0"], "pfNames": ["eno1#0-3,5"], "rootDevices": ["10000:01:00.1#7"]}, {}]}]}`,
 			[]config.Pool{{
-				Resource: "example.com/all", ExcludeTopology: true, AllocationPolicy: allocator.PolicyPacked,
+				Resource: "example.com/all", ExcludeTopology: true, AllocationPolicy: allocator.PolicyPacked, DeviceType: config.NetDevice,
 				Selectors: []config.Selector{{
 					Vendors: []string{"8086"}, Devices: []string{"154c", "10ed"}, Drivers: []string{"iavf"},
 					PCIAddresses: []topology.Address{address(t, "0000:3b:02.0")},

@@ -19,6 +19,16 @@ type Selector struct {
 	PCIAddresses []topology.Address
 	PFNames      []PFName
 	RootDevices  []RootDevice
+	ACPIIndexes  []string
+	AuxTypes     []string // sf
+	LinkTypes    []string // ether, infiniband
+	DDPProfiles  []string
+	PKeys        []string // 0x1
+	// RDMA selects what is capable of it, and hands its character devices out.
+	RDMA bool
+	// VhostNet selects nothing: it hands out /dev/vhost-net and /dev/net/tun.
+	VhostNet bool
+	VDPA     string // vhost, virtio
 }
 
 // PFName are functions of the PF with this network interface. The name is

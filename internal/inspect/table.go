@@ -208,10 +208,10 @@ type group struct {
 }
 
 // groups are by NUMA node, and by the order of the devices within it.
-func groups(devices []topology.Device) []group {
+func groups(devices []config.AssignedDevice) []group {
 	var out []group
 	for i := range devices {
-		d := &devices[i]
+		d := &devices[i].Device
 		pf := pfText(d)
 		g := slices.IndexFunc(out, func(g group) bool { return g.numa == d.NUMANode && g.pf == pf })
 		if g < 0 {

@@ -18,9 +18,9 @@ func Advertised(assigned []config.AssignedPool) []plugin.Pool {
 	for i, a := range assigned {
 		pools[i] = plugin.Pool{Resource: a.Pool.Resource, Policy: a.Pool.AllocationPolicy, ExcludeTopology: a.Pool.ExcludeTopology}
 		for _, d := range a.Devices {
-			healthy, problem := health(&d)
+			healthy, problem := health(&d.Device)
 			pools[i].Devices = append(pools[i].Devices, plugin.Device{
-				ID: d.Address.String(), NUMANodes: numaNodes(&d), PF: pfAddress(&d), Driver: d.Driver, IOMMUGroup: d.IOMMUGroup,
+				ID: d.Address.String(), NUMANodes: numaNodes(&d.Device), PF: pfAddress(&d.Device), Driver: d.Driver, IOMMUGroup: d.IOMMUGroup,
 				Healthy: healthy, Problem: problem,
 			})
 		}
@@ -40,10 +40,10 @@ func Published(assigned []config.AssignedPool, host *topology.Host) []kubelet.Po
 	for i, a := range assigned {
 		pools[i] = kubelet.Pool{Resource: a.Pool.Resource, AllocationPolicy: string(a.Pool.AllocationPolicy)}
 		for _, d := range a.Devices {
-			healthy, _ := health(&d)
-			out := kubelet.Device{ID: d.Address.String(), PF: pfAddress(&d), Healthy: healthy}
+			healthy, _ := health(&d.Device)
+			out := kubelet.Device{ID: d.Address.String(), PF: pfAddress(&d.Device), Healthy: healthy}
 			if !a.Pool.ExcludeTopology {
-				out.NUMANodes = numaNodes(&d)
+				out.NUMANodes = numaNodes(&d.Device)
 			}
 			if d.VF != nil {
 				out.PFName = d.VF.PFName

@@ -23,22 +23,22 @@ func TestPools(t *testing.T) {
 		return a
 	}
 	pf := address("0000:3b:00.0")
-	vf := func(at string, numa int, change func(*topology.Device)) topology.Device {
+	vf := func(at string, numa int, change func(*topology.Device)) config.AssignedDevice {
 		d := topology.Device{Address: address(at), NUMANode: numa, Driver: "iavf", VF: &topology.VirtualFunction{PF: pf, PFName: "ens1f0"}}
 		if change != nil {
 			change(&d)
 		}
-		return d
+		return config.AssignedDevice{Device: d, By: &config.Selector{}}
 	}
 	host := &topology.Host{Devices: []topology.Device{{Address: pf, Netdevs: []topology.Netdev{{Name: "ens1f0", Up: true, Speed: 10000}}}}}
 	assigned := []config.AssignedPool{
-		{Pool: &config.Pool{Resource: "numalane.io/a", AllocationPolicy: allocator.PolicyPacked}, Devices: []topology.Device{
+		{Pool: &config.Pool{Resource: "numalane.io/a", AllocationPolicy: allocator.PolicyPacked}, Devices: []config.AssignedDevice{
 			vf("0000:3b:02.0", 1, nil),
 			vf("0000:3b:02.1", topology.NoNUMANode, func(d *topology.Device) { d.Driver, d.IOMMUGroup = "vfio-pci", "7" }),
 			vf("0000:3b:02.2", 1, func(d *topology.Device) { d.Driver = "" }),
 			vf("0000:3b:02.3", 1, func(d *topology.Device) { d.Problem = "numa_node: permission denied" }),
 		}},
-		{Pool: &config.Pool{Resource: "numalane.io/b", AllocationPolicy: allocator.PolicyBalanced, ExcludeTopology: true}, Devices: []topology.Device{
+		{Pool: &config.Pool{Resource: "numalane.io/b", AllocationPolicy: allocator.PolicySpread, ExcludeTopology: true}, Devices: []config.AssignedDevice{
 			vf("0000:00:05.0", 0, func(d *topology.Device) { d.VF = nil }),
 		}},
 	}
@@ -50,7 +50,7 @@ func TestPools(t *testing.T) {
 			{ID: "0000:3b:02.2", NUMANodes: []int{1}, PF: pfs, Problem: "no driver is bound to it"},
 			{ID: "0000:3b:02.3", NUMANodes: []int{1}, PF: pfs, Driver: "iavf", Problem: "numa_node: permission denied"},
 		}},
-		{Resource: "numalane.io/b", Policy: allocator.PolicyBalanced, ExcludeTopology: true, Devices: []plugin.Device{
+		{Resource: "numalane.io/b", Policy: allocator.PolicySpread, ExcludeTopology: true, Devices: []plugin.Device{
 			{ID: "0000:00:05.0", NUMANodes: []int{0}, Driver: "iavf", Healthy: true},
 		}},
 	}
@@ -67,7 +67,7 @@ func TestPools(t *testing.T) {
 		{Resource: "numalane.io/a", AllocationPolicy: "packed", Devices: []kubelet.Device{
 			device("0000:3b:02.0", true, 1), device("0000:3b:02.1", true), device("0000:3b:02.2", false, 1), device("0000:3b:02.3", false, 1),
 		}},
-		{Resource: "numalane.io/b", AllocationPolicy: "balanced", Devices: []kubelet.Device{{ID: "0000:00:05.0", Healthy: true}}},
+		{Resource: "numalane.io/b", AllocationPolicy: "spread", Devices: []kubelet.Device{{ID: "0000:00:05.0", Healthy: true}}},
 	}
 	if diff := cmp.Diff(wantPublished, Published(assigned, host)); diff != "" {
 		t.Errorf("published (-want +got):\n%s", diff)

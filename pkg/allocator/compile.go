@@ -207,7 +207,7 @@ func (c *compiler) devices() error {
 			return fmt.Errorf("pool %s is listed twice", src.Resource)
 		}
 		p := pool{resource: src.Resource, policy: Policy(src.AllocationPolicy), aligned: src.HasTopology(), at: len(n.room.counts)}
-		if p.policy != "" && p.policy != PolicyPacked && p.policy != PolicyBalanced {
+		if p.policy != "" && p.policy != PolicyPacked && p.policy != PolicySpread {
 			return fmt.Errorf("pool %s: unknown allocation policy %q", src.Resource, src.AllocationPolicy)
 		}
 		if src.Foreign {

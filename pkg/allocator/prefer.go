@@ -20,9 +20,12 @@ const (
 	// PolicyPacked fills one PF before it begins the next, so that whole PFs
 	// stay free.
 	PolicyPacked Policy = "packed"
-	// PolicyBalanced spreads over PFs, so that a pod's devices share as little
+	// PolicySpread spreads over PFs, so that a pod's devices share as little
 	// of a link as can be.
-	PolicyBalanced Policy = "balanced"
+	PolicySpread Policy = "spread"
+	// PolicyPaired takes the devices from two PFs in equal parts, so that a
+	// pod's bond outlives a port.
+	PolicyPaired Policy = "paired"
 )
 
 // Prefer chooses size devices out of available, all of mustInclude among them:
@@ -163,7 +166,7 @@ func nextPF(p Policy, stocks []stock, numa int, need int64) *stock {
 		}
 		var rank int64
 		switch {
-		case p == PolicyBalanced:
+		case p == PolicySpread:
 			rank = chosen*here - left // least taken, then most free
 		case chosen > 0:
 			rank = -1 // go on with a PF once begun

@@ -39,7 +39,7 @@ func TestPrefer(t *testing.T) {
 		{"packed: the tighter PF and NUMA node", PolicyPacked, nil, 2, []string{"c0", "c1"}},
 		{"packed: go on where one is begun", PolicyPacked, []string{"b1"}, 2, []string{"b0", "b1"}},
 		{"stay on the NUMA node that is used", PolicyPacked, []string{"a0"}, 4, []string{"a0", "a1", "b0", "b1"}},
-		{"balanced: over PFs of one NUMA node", PolicyBalanced, nil, 4, []string{"a0", "a1", "b0", "b1"}},
+		{"spread: over PFs of one NUMA node", PolicySpread, nil, 4, []string{"a0", "a1", "b0", "b1"}},
 		{"more than one NUMA node has", PolicyPacked, nil, 6, []string{"a0", "a1", "b0", "b1", "b2", "c0"}},
 		{"more than there are", PolicyPacked, nil, 99, []string{"a0", "a1", "b0", "b1", "b2", "c0", "c1"}},
 		{"none", PolicyPacked, nil, 0, []string{}},
@@ -64,7 +64,7 @@ func TestPrefer(t *testing.T) {
 func TestPreferAnyOrder(t *testing.T) {
 	pool := devices("0/a/a0", "0/a/a1", "0/b/b0", "1/c/c0", "1/d/d0", "1/d/d1", "1/c/c1", "2/e/e0")
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, p := range []Policy{PolicyPacked, PolicyBalanced} {
+	for _, p := range []Policy{PolicyPacked, PolicySpread} {
 		for size := range len(pool) + 1 {
 			want := Prefer(p, pool, []string{"d0"}, size)
 			for range 20 {

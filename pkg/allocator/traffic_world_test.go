@@ -114,7 +114,7 @@ func newWorld(r *rand.Rand) *world {
 	}
 	w.state = m.state()
 	w.state.Pools.Pools[0].AllocationPolicy = string(PolicyPacked)
-	w.state.Pools.Pools[1].AllocationPolicy = string(PolicyBalanced)
+	w.state.Pools.Pools[1].AllocationPolicy = string(PolicySpread)
 	container := func() asks {
 		a := asks{mem: fmt.Sprint(1+r.IntN(3), "Mi")}
 		if r.IntN(6) > 0 {

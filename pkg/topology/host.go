@@ -14,10 +14,14 @@ const NoNUMANode = -1
 
 // Host is one machine as its sysfs tells it. It is not changed after Read.
 type Host struct {
-	NUMANodes []NUMANode `json:"numaNodes"`          // by ID
-	CPUs      []CPU      `json:"cpus"`               // by ID, offline ones too
-	Devices   []Device   `json:"devices"`            // PCI network devices, by address
-	Problems  []Problem  `json:"problems,omitempty"` // what could not be read
+	NUMANodes []NUMANode `json:"numaNodes"` // by ID
+	CPUs      []CPU      `json:"cpus"`      // by ID, offline ones too
+	Devices   []Device   `json:"devices"`   // PCI network devices and accelerators, by address
+	// Subfunctions are network devices on the auxiliary bus, by Aux.Name.
+	Subfunctions []Device `json:"subfunctions,omitempty"`
+	// VhostNet is whether both /dev/vhost-net and /dev/net/tun can be had.
+	VhostNet bool      `json:"vhostNet,omitempty"`
+	Problems []Problem `json:"problems,omitempty"` // what could not be read
 }
 
 // NUMANode is one /sys/devices/system/node/nodeN. Ids may be sparse, and a
@@ -53,7 +57,10 @@ type CPU struct {
 }
 
 // Device is one PCI network device (class 0x02): a PF, a VF, or a NIC that is
-// neither, such as an ENA in a virtual machine whose PF is not to be seen.
+// neither, such as an ENA in a virtual machine whose PF is not to be seen. Or
+// it is a processing accelerator (class 0x12), a PF or a VF as well. Or it is a
+// subfunction: then Aux is set, and Address, Class, Vendor, Product, Driver,
+// NUMANode, Upstream and VF are those of its PCI parent.
 type Device struct {
 	Address     Address `json:"address"`
 	Class       string  `json:"class"`  // six hex digits: 020000
@@ -66,8 +73,22 @@ type Device struct {
 	IOMMUGroup  string  `json:"iommuGroup,omitempty"`
 	// Netdevs are empty while the netdev sits in another network namespace,
 	// as that of an allocated VF does, or while a userspace driver is bound.
-	Netdevs []Netdev `json:"netdevs,omitempty"`
-	RDMA    []string `json:"rdma,omitempty"` // infiniband device names
+	Netdevs []Netdev     `json:"netdevs,omitempty"`
+	RDMA    []RDMADevice `json:"rdma,omitempty"`
+	// RDMACapable is set for a device that lost its RDMA devices to a pod's
+	// network namespace and can have them: devlink's enable_rdma.
+	RDMACapable bool        `json:"rdmaCapable,omitempty"`
+	ACPIIndex   string      `json:"acpiIndex,omitempty"`
+	UIO         string      `json:"uio,omitempty"`     // uio0, while a uio driver is bound
+	NoIOMMU     bool        `json:"noIOMMU,omitempty"` // IOMMUGroup is VFIO's own, without an IOMMU behind it
+	VDPA        *VDPADevice `json:"vdpa,omitempty"`
+	DDPProfile  string      `json:"ddpProfile,omitempty"` // devlink's fw.app.name
+	// Upstream are the PCI bridges above the device, the nearest first.
+	Upstream []Address        `json:"upstream,omitempty"`
+	Aux      *AuxiliaryDevice `json:"aux,omitempty"`
+	// Uplink says how the node itself needs this device for its way out, as
+	// "IPv4 default route by bond0"; empty: it does not.
+	Uplink string `json:"uplink,omitempty"`
 
 	PF *PhysicalFunction `json:"pf,omitempty"` // set when the device can have VFs
 	VF *VirtualFunction  `json:"vf,omitempty"` // set when the device has a physfn link
@@ -80,8 +101,42 @@ type Device struct {
 // Netdev is a network interface of a device.
 type Netdev struct {
 	Name  string `json:"name"`
+	Type  string `json:"type,omitempty"`  // ether, infiniband; empty: another
 	Up    bool   `json:"up"`              // carrier
 	Speed int    `json:"speed,omitempty"` // Mbit/s, 0 when the link does not tell
+}
+
+// RDMADevice is an infiniband device.
+type RDMADevice struct {
+	Name string `json:"name"` // mlx5_0
+	// CharDevices are the names below /dev/infiniband, sorted: issm0, umad0, uverbs0.
+	CharDevices []string `json:"charDevices,omitempty"`
+	PKey        string   `json:"pKey,omitempty"` // entry 0 of port 1: 0xffff
+}
+
+// VDPADevice is the vDPA device of a VF.
+type VDPADevice struct {
+	Name   string `json:"name"`             // vdpa0
+	Driver string `json:"driver,omitempty"` // vhost_vdpa, virtio_vdpa
+	// CharDevice is the name below /dev, vhost-vdpa-0, with vhost_vdpa.
+	CharDevice string `json:"charDevice,omitempty"`
+}
+
+// AuxiliaryDevice is what a subfunction is on the auxiliary bus.
+type AuxiliaryDevice struct {
+	Name   string `json:"name"`             // mlx5_core.sf.4
+	Type   string `json:"type"`             // the middle of the name: sf
+	SFNum  int    `json:"sfnum"`            // the user's number; -1: it has none
+	Driver string `json:"driver,omitempty"` // mlx5_core.sf
+}
+
+// ID is what the kubelet and the pod call the device: the PCI address, of a
+// subfunction the name.
+func (d *Device) ID() string {
+	if d.Aux != nil {
+		return d.Aux.Name
+	}
+	return d.Address.String()
 }
 
 // PhysicalFunction is the SR-IOV capability of a PF.

@@ -233,7 +233,10 @@ func compareNICs(t *testing.T, host *topology.Host, want *hwloc, elsewhere bool)
 	t.Helper()
 	got := map[string]hwlocNIC{}
 	for _, d := range host.Devices {
-		n := hwlocNIC{ID: d.Vendor + ":" + d.Product, Class: d.Class[:4], RDMA: d.RDMA, cpus: want.nics[d.Address.String()].cpus}
+		n := hwlocNIC{ID: d.Vendor + ":" + d.Product, Class: d.Class[:4], cpus: want.nics[d.Address.String()].cpus}
+		for _, r := range d.RDMA {
+			n.RDMA = append(n.RDMA, r.Name)
+		}
 		for _, dev := range d.Netdevs {
 			n.Netdevs = append(n.Netdevs, dev.Name)
 		}

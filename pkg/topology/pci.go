@@ -220,8 +220,11 @@ func (d *devices) readFunction(dir string, dev *Device) error {
 
 	dev.Netdevs, err = netdevs(dir, dev)
 	torn("net", err)
-	dev.RDMA, err = names(dir + "/infiniband")
+	ib, err := names(dir + "/infiniband")
 	torn("infiniband", err)
+	for _, name := range ib {
+		dev.RDMA = append(dev.RDMA, RDMADevice{Name: name})
+	}
 	return errors.Join(errs...)
 }
 

@@ -55,7 +55,12 @@ func pfAndVF(t *testing.T, pf, vf topology.Device, netdev, vfNetdev string, spee
 	pf.Class, vf.Class = "020000", "020000"
 	pf.Netdevs = []topology.Netdev{{Name: netdev, Up: true, Speed: speed}}
 	vf.Netdevs = []topology.Netdev{{Name: vfNetdev, Up: true}}
-	pf.RDMA, vf.RDMA = rdma, vfRDMA
+	for _, r := range rdma {
+		pf.RDMA = append(pf.RDMA, topology.RDMADevice{Name: r})
+	}
+	for _, r := range vfRDMA {
+		vf.RDMA = append(vf.RDMA, topology.RDMADevice{Name: r})
+	}
 	pf.NUMANode, vf.NUMANode = 1, 1
 	pf.PF = &topology.PhysicalFunction{TotalVFs: total, NumVFs: 1, VFs: []topology.Address{vf.Address}}
 	vf.VF = &topology.VirtualFunction{PF: pf.Address, PFName: netdev}
