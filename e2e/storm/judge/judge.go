@@ -21,7 +21,7 @@ type Class string
 const (
 	Foreign Class = "foreign" // by a pod that never passed through the extender
 	Lost    Class = "lost"    // kubelet or plugin were down between binding and admission
-	Outrun  Class = "outrun"  // pods ended without notice in between, and more room made a yes a no
+	Outrun  Class = "outrun"  // pods ended without notice, nobody could know in time, and more room made a yes a no
 	Behind  Class = "behind"  // the kubelet counted by a Node that the API no longer had
 	Refused Class = "refused" // ours
 )
@@ -34,8 +34,8 @@ type Verdict struct {
 }
 
 const (
-	// unseen is how long before a binding another's may have been made without
-	// its maker knowing.
+	// unseen is how long before a binding something may have happened without its
+	// maker knowing: the request was under way by then, or the watch was.
 	unseen = time.Second
 	// lag is how long a watch may take to show what a node publishes: those of the
 	// extender begin anew when the API server was killed.
@@ -87,6 +87,9 @@ type inquiry struct {
 	noticed, ended []*journal.Pod
 	// gone had gone by then, a moment before: the kubelet may have counted them still.
 	gone []tenant
+	// unseen are those of gone whose end, without notice, whoever bound the pod may
+	// not have seen, in the order of their ends.
+	unseen []tenant
 
 	replays []string
 	asked   int
@@ -107,6 +110,10 @@ func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
 			if left.At.After(p.BoundAt().Add(-fresh)) {
 				t.held = lastHeld(o)
 				q.gone = append(q.gone, t)
+				since := journal.Moment{At: p.BoundAt().Add(-unseen)}
+				if !left.Before(since) && (o.Deleting.IsZero() || !o.Deleting.Before(since)) {
+					q.unseen = append(q.unseen, t)
+				}
 			}
 			continue
 		}
@@ -126,8 +133,26 @@ func newInquiry(c *journal.Case, p *journal.Pod) *inquiry {
 			q.ended = append(q.ended, o)
 		}
 	}
-	slices.SortFunc(q.ended, func(a, b *journal.Pod) int { return a.Left().At.Compare(b.Left().At) })
+	slices.SortFunc(q.ended, byEnd)
+	slices.SortFunc(q.unseen, func(a, b tenant) int { return byEnd(a.pod, b.pod) })
 	return q
+}
+
+func byEnd(a, b *journal.Pod) int { return a.Left().At.Compare(b.Left().At) }
+
+// unaware is the same inquiry for somebody who had not seen the last n of the ends
+// that may not have been seen: a watch shows them in their order.
+func (q *inquiry) unaware(n int) *inquiry {
+	u := *q
+	last := q.unseen[len(q.unseen)-n:]
+	u.known = slices.Concat(q.known, last)
+	u.ended = nil
+	for _, t := range last {
+		u.ended = append(u.ended, t.pod)
+	}
+	u.ended = append(u.ended, q.ended...)
+	u.unseen = nil
+	return &u
 }
 
 func (q *inquiry) ask(what string, tenants []tenant) answer {
@@ -172,6 +197,14 @@ func (q *inquiry) hopeless() string {
 
 func (q *inquiry) cause() (Class, string) {
 	if known := q.ask("with what was known when it was bound", q.known); !known.yes() {
+		for n := range q.unseen {
+			u := q.unaware(n + 1)
+			class, why := u.cause()
+			q.replays, q.asked, q.work = u.replays, u.asked, u.work
+			if class == Outrun {
+				return class, fmt.Sprintf("%s (an end within %s before the binding may not have been seen)", why, unseen)
+			}
+		}
 		return Refused, "it should not have been bound: " + known.String()
 	}
 	if len(q.foreign) > 0 && q.ask("with foreign pods that came too late to be known", slices.Concat(q.known, q.foreign)).no() {
@@ -181,7 +214,7 @@ func (q *inquiry) cause() (Class, string) {
 		return Refused, "it was known that these may be gone, and without them it may be refused: " + podNames(gone)
 	}
 	if gone := q.byEnded(); gone != nil {
-		return Outrun, "these ended unannounced since it was bound, and without them it may be refused: " + podNames(gone)
+		return Outrun, "these ended unannounced, and without them it may be refused: " + podNames(gone)
 	}
 	if why := q.behind(); why != "" {
 		return Behind, why

@@ -24,7 +24,7 @@ func ms(n int) journal.Moment {
 	return journal.Moment{Version: uint64(1_000_000 + n), At: noon.Add(time.Duration(n) * time.Millisecond)}
 }
 
-// allocatable is what n12 and n03 have in all.
+// allocatable is what a node has in all.
 func allocatable(cpus, vfs string) corev1.ResourceList {
 	return corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse(cpus), corev1.ResourceMemory: resource.MustParse("63Gi"),
@@ -59,6 +59,12 @@ const (
 	n03Topology = `{"version":1,"kubelet":{"minor":37,"topologyPolicy":"restricted","topologyScope":"container","cpuPolicy":"static","memoryPolicy":"None"},"numaNodes":[` +
 		`{"id":0,"cores":[{"socket":0,"cache":0,"cpus":["0,4","1,5"]}],"reserved":"0,4","distances":{"0":10,"1":21}},` +
 		`{"id":1,"cores":[{"socket":1,"cache":1,"cpus":["2,6","3,7"]}],"distances":{"0":21,"1":10}}]}`
+	n14Topology = `{"version":1,"kubelet":{"minor":37,"featureGates":["DRAExtendedResource"],"topologyPolicy":"single-numa-node","topologyScope":"container","cpuPolicy":"static","memoryPolicy":"None"},` +
+		`"numaNodes":[{"id":0,"cores":[{"socket":0,"cache":0,"cpus":["0","1","2","3","4","5","6","7","8","9","10","11"]}],"reserved":"0","distances":{"0":10,"1":12,"2":21}},` +
+		`{"id":1,"cores":[{"socket":0,"cache":0,"cpus":["12","13","14","15","16"]}],"distances":{"0":12,"1":10,"2":21}},` +
+		`{"id":2,"cores":[{"socket":1,"cache":1,"cpus":["17","18","19","20","21","22","23","24"]}],"distances":{"0":21,"1":21,"2":10}}]}`
+	n14Pools = `{"version":1,"pools":[{"resource":"numalane.io/vf","allocationPolicy":"packed","groups":[{"numaNodes":[0],"pf":"0000:41:00.0","total":2,"healthy":2,"free":0},{"numaNodes":[2],"pf":"0000:21:00.0","total":4,"healthy":4,"free":0}]}]}`
+
 	n03Pools = `{"version":1,"pools":[{"resource":"numalane.io/vf","allocationPolicy":"packed","groups":[{"numaNodes":[1],"pf":"0000:41:00.0","total":5,"healthy":5,"free":0}]}]}`
 )
 
@@ -129,7 +135,49 @@ func TestRealCases(t *testing.T) {
 			victim: refused(lived(withInit(pod("storm-00345", 1, 1, life{}, nil), 3), 0, 0, 0, 0), 1264),
 			want:   Refused, why: "may be gone",
 		},
-		// The same, had nothing ended.
+		// storm-02302 on n14, seed 402. Its binding and that of storm-02224 were made
+		// 10 ms and 0 ms after the end of storm-02300, which had its VF on NUMA node
+		// 0. With that VF taken, storm-02224 goes to NUMA node 2 and storm-02302 to
+		// NUMA node 0; without, the one takes both VFs of NUMA node 0 and the other's
+		// init container the CPUs there.
+		"more room, a moment before it was bound": {
+			topology: n14Topology, pools: n14Pools, allocatable: allocatable("24", "6"),
+			pods: []journal.Pod{
+				lived(pod("storm-01881", 4, 2, life{}, held(2, "17-20", "0000:21:00.0", "0000:21:02.0", "0000:21:02.1")), -100000, -99000, 0, 0),
+				lived(pod("storm-01926", 2, 2, life{}, held(2, "21-22", "0000:21:00.0", "0000:21:02.2", "0000:21:02.3")), -40709, -40278, 0, -259),
+				lived(pod("storm-01926's second container", 2, 1, life{}, held(0, "4,8", "0000:41:00.0", "0000:41:02.1")), -40709, -40278, 0, -259),
+				lived(pod("storm-02031", 1, 0, life{}, held(0, "1-3", "")), -76137, -75900, 0, 0),
+				lived(pod("storm-02224", 0, 2, life{}, nil), -10, 0, 0, 0),
+				lived(pod("storm-02300", 0, 1, life{}, held(0, "", "0000:41:00.0", "0000:41:02.0")), -12241, -11788, 0, -10),
+			},
+			victim: refused(lived(withInit(pod("storm-02302", 1, 1, life{}, nil), 4), 0, 0, 0, 0), 360),
+			want:   Outrun, why: "storm-02300 (an end within 1s before the binding",
+		},
+		// The same, had its end been seen for long.
+		"more room that was known": {
+			topology: n14Topology, pools: n14Pools, allocatable: allocatable("24", "6"),
+			pods: []journal.Pod{
+				lived(pod("storm-01881", 4, 2, life{}, held(2, "17-20", "0000:21:00.0", "0000:21:02.0", "0000:21:02.1")), -100000, -99000, 0, 0),
+				lived(pod("storm-02031", 1, 0, life{}, held(0, "1-3", "")), -76137, -75900, 0, 0),
+				lived(pod("storm-02224", 0, 2, life{}, nil), -10, 0, 0, 0),
+				lived(pod("storm-02300", 0, 1, life{}, held(0, "", "0000:41:00.0", "0000:41:02.0")), -12241, -11788, 0, -1010),
+			},
+			victim: refused(lived(withInit(pod("storm-02302", 1, 1, life{}, nil), 4), 0, 0, 0, 0), 360),
+			want:   Refused, why: "should not have been bound",
+		},
+		// The same, had it been announced.
+		"more room that had been announced": {
+			topology: n14Topology, pools: n14Pools, allocatable: allocatable("24", "6"),
+			pods: []journal.Pod{
+				lived(pod("storm-01881", 4, 2, life{}, held(2, "17-20", "0000:21:00.0", "0000:21:02.0", "0000:21:02.1")), -100000, -99000, 0, 0),
+				lived(pod("storm-02031", 1, 0, life{}, held(0, "1-3", "")), -76137, -75900, 0, 0),
+				lived(pod("storm-02224", 0, 2, life{}, nil), -10, 0, 0, 0),
+				lived(pod("storm-02300", 0, 1, life{}, held(0, "", "0000:41:00.0", "0000:41:02.0")), -12241, -11788, -5010, -10),
+			},
+			victim: refused(lived(withInit(pod("storm-02302", 1, 1, life{}, nil), 4), 0, 0, 0, 0), 360),
+			want:   Refused, why: "should not have been bound",
+		},
+		// The same as the first, had nothing ended.
 		"no more room": {
 			topology: n12Topology, pools: n12Pools, allocatable: allocatable("22", "7"),
 			pods: []journal.Pod{
