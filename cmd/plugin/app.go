@@ -52,6 +52,9 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 	if a.config, err = config.Load(o.configFile, o.resourcePrefix); err != nil {
 		return nil, err
 	}
+	for _, w := range a.config.Warnings {
+		log.Warn("pool configuration", "file", o.configFile, "warning", w.String())
+	}
 	client, err := o.client(log)
 	if err != nil {
 		return nil, err
@@ -108,7 +111,7 @@ func (a *app) run(ctx context.Context) (err error) {
 // assign makes pools of each snapshot of the machine.
 func (a *app) assign(ctx context.Context, updates chan<- []plugin.Pool) error {
 	snapshots, heldChanged := a.inventory.Subscribe(), a.kubelet.Changed()
-	said := map[topology.Address]string{}
+	said := map[string]string{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,12 +132,12 @@ func (a *app) assign(ctx context.Context, updates chan<- []plugin.Pool) error {
 }
 
 // sayRejections logs why a device is in no pool, once for each reason.
-func (a *app) sayRejections(said map[topology.Address]string, rs []config.Rejection) map[topology.Address]string {
-	now := make(map[topology.Address]string, len(rs))
+func (a *app) sayRejections(said map[string]string, rs []config.Rejection) map[string]string {
+	now := make(map[string]string, len(rs))
 	for _, r := range rs {
-		now[r.Address] = r.Reason
-		if said[r.Address] != r.Reason {
-			a.log.Info("device is in no pool", "device", r.Address.String(), "reason", r.Reason)
+		now[r.Device] = r.Reason
+		if said[r.Device] != r.Reason {
+			a.log.Info("device is in no pool", "device", r.Device, "reason", r.Reason)
 		}
 	}
 	return now

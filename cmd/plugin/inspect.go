@@ -14,17 +14,23 @@ import (
 func newInspectCommand() *cobra.Command {
 	o := options{}
 	var output string
+	var explain bool
 	cmd := &cobra.Command{
-		Use:   "inspect",
-		Short: "Print the machine, the pools, and why a device is in no pool",
-		Long: `inspect reads the machine once and prints its NUMA nodes, network devices and
-pools, and for each network device that is in no pool the reason. It needs
-neither a cluster nor root.`,
+		Use:   "inspect [DEVICE...]",
+		Short: "Print the machine, the pools, and why a device is in the pool it is in",
+		Long: `inspect reads the machine once and prints its NUMA nodes, network devices,
+accelerators and pools, and of each device its pool, or why it is in none. It
+needs neither a cluster nor root.
+
+With a DEVICE (a PCI address, a network interface, a subfunction as
+mlx5_core.sf.4) it tells instead what each selector of each pool says of that
+device: what holds, and what does not with the device's own value. --explain
+tells so of all devices.`,
 		Example: `  numalane-plugin inspect
   numalane-plugin inspect --config-file config.json -o json
+  numalane-plugin inspect --config-file config.json 0000:3b:02.1 eth0
   numalane-plugin inspect --sysfs-root ./captured-machine`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, devices []string) error {
 			host, err := topology.Read(o.sysfsRoot, names()...)
 			if err != nil {
 				return fmt.Errorf("read the machine: %w", err)
@@ -35,6 +41,12 @@ neither a cluster nor root.`,
 					return err
 				}
 			}
+			for _, w := range pools.Warnings {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", o.configFile, w)
+			}
+			if explain || len(devices) > 0 {
+				return explainDevices(cmd, output, pools.Explain(host), devices)
+			}
 			a := pools.Assign(host)
 			report := inspect.Report{Host: host, ConfigFile: o.configFile, Pools: a.Pools, Rejections: a.Rejections}
 			return inspect.Write(cmd.OutOrStdout(), output, report)
@@ -42,7 +54,18 @@ neither a cluster nor root.`,
 	}
 	o.addHostFlags(cmd, "")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	cmd.Flags().BoolVar(&explain, "explain", false, "tell of each device what each selector says of it")
 	return cmd
+}
+
+func explainDevices(cmd *cobra.Command, output string, all []config.Explanation, devices []string) error {
+	if len(devices) > 0 {
+		var err error
+		if all, err = inspect.Select(all, devices); err != nil {
+			return err
+		}
+	}
+	return inspect.WriteExplanations(cmd.OutOrStdout(), output, all)
 }
 
 // names gives devices their names where the machine has a pci.ids file.

@@ -16,8 +16,8 @@ func newCommand() *cobra.Command {
 		Use:   "numalane-plugin",
 		Short: "SR-IOV device plugin with NUMA topology",
 		Long: `numalane-plugin finds the SR-IOV virtual functions of this node, puts them into
-pools by the configuration file (that of the SR-IOV network device plugin), and
-advertises each pool to the kubelet with the NUMA node of every device. It
+pools by the configuration file (its own format, or that of the SR-IOV network
+device plugin), and advertises each pool to the kubelet with the NUMA node of every device. It
 publishes what the node has, and which pod holds what, as annotations, for
 numalane-extender to place pods by.
 
@@ -25,6 +25,9 @@ Without rights on the API, or without an API, it advertises all the same,
 publishes nothing, and says so.`,
 		Example: `  # What is on this machine, and why is a device in no pool?
   numalane-plugin inspect --config-file /etc/pcidp/config.json
+
+  # Is this configuration valid?
+  numalane-plugin config validate /etc/pcidp/config.json
 
   # As the DaemonSet runs it
   numalane-plugin --config-file /etc/pcidp/config.json --node-name "$NODE_NAME"`,
@@ -48,6 +51,6 @@ publishes nothing, and says so.`,
 		},
 	}
 	o.addFlags(cmd)
-	cmd.AddCommand(newInspectCommand())
+	cmd.AddCommand(newInspectCommand(), newConfigCommand())
 	return cmd
 }

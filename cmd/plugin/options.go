@@ -55,8 +55,13 @@ func (o *options) addFlags(cmd *cobra.Command) {
 func (o *options) addHostFlags(cmd *cobra.Command, configFile string) {
 	f := cmd.Flags()
 	f.StringVar(&o.configFile, "config-file", configFile, "pool configuration, JSON or YAML")
-	f.StringVar(&o.resourcePrefix, "resource-prefix", "intel.com", "prefix of resources that name none")
+	addPrefixFlag(cmd, &o.resourcePrefix)
 	f.StringVar(&o.sysfsRoot, "sysfs-root", "/", "folder that holds sys/, or a sysfs itself: a captured machine as well")
+}
+
+// addPrefixFlag is for whatever reads the peer's format.
+func addPrefixFlag(cmd *cobra.Command, prefix *string) {
+	cmd.Flags().StringVar(prefix, "resource-prefix", "intel.com", "prefix of resources that name none")
 }
 
 // complete fills in what follows from other flags, and checks.

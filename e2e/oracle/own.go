@@ -4,34 +4,24 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/config/v1alpha1"
 	"github.com/numalane/numalane/internal/plugin"
 )
 
 // parsePools reads a scenario's own pools through the product's configuration.
 func parsePools(pools []Pool) (*config.Config, error) {
-	type selectors struct {
-		RootDevices []string `json:"rootDevices"`
-	}
-	type resource struct {
-		Prefix          string    `json:"resourcePrefix"`
-		Name            string    `json:"resourceName"`
-		ExcludeTopology bool      `json:"excludeTopology"`
-		Selectors       selectors `json:"selectors"`
-	}
-	var doc struct {
-		Resources []resource `json:"resourceList"`
-	}
-	doc.Resources = []resource{} // none is no mistake, null is
+	doc := v1alpha1.PoolConfiguration{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.Kind, Pools: []v1alpha1.Pool{}}
 	for _, p := range pools {
-		prefix, name, _ := strings.Cut(p.Resource, "/")
 		roots := p.RootDevices
 		if len(roots) == 0 {
 			roots = []string{"ffff:ff:00.0"} // one that is not there: an empty selector takes every device
 		}
-		doc.Resources = append(doc.Resources, resource{prefix, name, p.ExcludeTopology, selectors{roots}})
+		doc.Pools = append(doc.Pools, v1alpha1.Pool{
+			Resource: p.Resource, ExcludeTopology: p.ExcludeTopology, AllocationPolicy: string(p.AllocationPolicy),
+			Selectors: []v1alpha1.Selector{{RootDevices: roots}},
+		})
 	}
 	text, err := json.Marshal(doc)
 	if err != nil {
@@ -40,9 +30,6 @@ func parsePools(pools []Pool) (*config.Config, error) {
 	c, err := config.Parse(text, "")
 	if err != nil {
 		return nil, fmt.Errorf("pool configuration: %w", err)
-	}
-	for i := range c.Pools {
-		c.Pools[i].AllocationPolicy = pools[i].AllocationPolicy // the format has no word for it yet
 	}
 	return c, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// Assignment says of every network device of a host where it is.
+// Assignment says of every device of a host where it is.
 type Assignment struct {
 	Pools      []AssignedPool // in the order of the configuration, empty ones too
 	Rejections []Rejection    // by address: the devices in no pool
@@ -18,7 +18,7 @@ type Assignment struct {
 // AssignedPool is a pool and its devices.
 type AssignedPool struct {
 	Pool    *Pool
-	Devices []AssignedDevice // by ID
+	Devices []AssignedDevice // by address, and by name for subfunctions of one parent
 }
 
 // AssignedDevice is a device and the selector that took it.
@@ -29,12 +29,14 @@ type AssignedDevice struct {
 
 // Rejection is why a device is in no pool.
 type Rejection struct {
-	Address topology.Address `json:"address"`
+	Address topology.Address `json:"address"` // of a subfunction its parent's
+	Device  string           `json:"device"`  // its ID
 	Reason  string           `json:"reason"`
 }
 
-// Assign puts each network device of a host into the first pool that has a
-// selector for it. PFs with VFs are in none: their VFs are. A device of which
+// Assign puts each device of a host into the first pool of its type that has a
+// selector for it. PFs with VFs are in none: their VFs are. Nor is the node's
+// way out, unless a selector asks for it by address. A device of which
 // something could not be read stays in the pool that the rest of it selects,
 // for its Problem to be told there.
 func (c *Config) Assign(h *topology.Host) Assignment {
@@ -42,23 +44,70 @@ func (c *Config) Assign(h *topology.Host) Assignment {
 	for i := range c.Pools {
 		a.Pools[i].Pool = &c.Pools[i]
 	}
-	for i := range h.Devices {
-		d := &h.Devices[i]
-		if vfs := vfCount(d); vfs > 0 {
-			a.reject(d, pfReason(vfs))
-		} else if p, by := c.taker(d); p >= 0 {
-			a.Pools[p].Devices = append(a.Pools[p].Devices, AssignedDevice{*d, by})
-		} else if d.Problem != "" {
-			a.reject(d, "could not be read: "+d.Problem)
+	for _, d := range candidates(h) {
+		if p, by := c.taker(d); p >= 0 {
+			a.Pools[p].Devices = append(a.Pools[p].Devices, AssignedDevice{*d.Device, by})
 		} else {
-			a.reject(d, c.why(d))
+			a.Rejections = append(a.Rejections, Rejection{Address: d.Address, Device: d.ID(), Reason: c.why(d)})
 		}
 	}
 	for _, p := range a.Pools {
-		slices.SortFunc(p.Devices, func(a, b AssignedDevice) int { return a.Address.Compare(b.Address) })
+		slices.SortFunc(p.Devices, func(a, b AssignedDevice) int {
+			return cmp.Or(a.Address.Compare(b.Address), strings.Compare(a.ID(), b.ID()))
+		})
 	}
-	slices.SortFunc(a.Rejections, func(a, b Rejection) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(a.Rejections, func(a, b Rejection) int {
+		return cmp.Or(a.Address.Compare(b.Address), strings.Compare(a.Device, b.Device))
+	})
 	return a
+}
+
+// taker is the first pool, and of its selectors the first, that takes a device;
+// -1 without one.
+func (c *Config) taker(d candidate) (int, *Selector) {
+	if d.vfCount() > 0 {
+		return -1, nil
+	}
+	for i := range c.Pools {
+		if c.Pools[i].DeviceType != d.deviceType() {
+			continue
+		}
+		for j := range c.Pools[i].Selectors {
+			if s := &c.Pools[i].Selectors[j]; s.takes(d) && (d.Uplink == "" || s.asksByAddress(d)) {
+				return i, s
+			}
+		}
+	}
+	return -1, nil
+}
+
+// why is the one reason for which no pool has a device.
+func (c *Config) why(d candidate) string {
+	if vfs := d.vfCount(); vfs > 0 {
+		return pfReason(vfs)
+	}
+	if d.Uplink != "" && c.wouldTake(d) {
+		return uplinkReason(d)
+	}
+	if d.Problem != "" {
+		return "could not be read: " + d.Problem
+	}
+	if len(c.Pools) == 0 {
+		return "no pool is configured"
+	}
+	nearest := c.nearest(d)
+	if nearest == nil {
+		return fmt.Sprintf("is %s, and no pool is made of these", d.kind())
+	}
+	return "no selector matches: " + nearest.describe(d)
+}
+
+// wouldTake tells whether a device is in a pool but for being the way out.
+func (c *Config) wouldTake(d candidate) bool {
+	free := *d.Device
+	free.Uplink = ""
+	p, _ := c.taker(candidate{&free, d.pf})
+	return p >= 0
 }
 
 func pfReason(vfs int) string {
@@ -68,30 +117,13 @@ func pfReason(vfs int) string {
 	return fmt.Sprintf("is a PF with %d VFs: its VFs are advertised instead", vfs)
 }
 
-func (a *Assignment) reject(d *topology.Device, reason string) {
-	a.Rejections = append(a.Rejections, Rejection{Address: d.Address, Reason: reason})
-}
-
-// vfCount counts a PF's VFs. The links count as well: sriov_numvfs may be the
-// file that could not be read.
-func vfCount(d *topology.Device) int {
-	if d.PF == nil {
-		return 0
+// uplinkReason says how it can be had: a subfunction has no address of its own.
+func uplinkReason(d candidate) string {
+	ask := "list its address in pciAddresses"
+	if d.Aux != nil {
+		ask = fmt.Sprintf("list %s#%d in rootDevices", d.pfAddress(), d.Aux.SFNum)
 	}
-	return max(d.PF.NumVFs, len(d.PF.VFs))
-}
-
-// taker is the first pool, and of its selectors the first, that takes a device;
-// -1 without one.
-func (c *Config) taker(d *topology.Device) (int, *Selector) {
-	for i := range c.Pools {
-		for j := range c.Pools[i].Selectors {
-			if s := &c.Pools[i].Selectors[j]; s.takes(d) {
-				return i, s
-			}
-		}
-	}
-	return -1, nil
+	return fmt.Sprintf("is the node's way out (%s): %s to advertise it all the same", d.Uplink, ask)
 }
 
 // comparison is how a device and a selector differ.
@@ -101,7 +133,7 @@ type comparison struct {
 	holds, fails []*criterion
 }
 
-func (s *Selector) compare(d *topology.Device) comparison {
+func (s *Selector) compare(d candidate) comparison {
 	c := comparison{selector: s}
 	for i := range criteria {
 		switch criteria[i].test(s, d) {
@@ -114,12 +146,16 @@ func (s *Selector) compare(d *topology.Device) comparison {
 	return c
 }
 
-// why names, of the selectors that all do not take a device, the nearest: the
-// one of which most holds, and of these the one of which least does not.
-func (c *Config) why(d *topology.Device) string {
+// nearest is, of the selectors that all do not take a device, the one of which
+// most holds, and of these the one of which least does not; nil when no pool is
+// of the device's type.
+func (c *Config) nearest(d candidate) *comparison {
 	var nearest *comparison
 	for i := range c.Pools {
 		p := &c.Pools[i]
+		if p.DeviceType != d.deviceType() {
+			continue
+		}
 		for j := range p.Selectors {
 			n := p.Selectors[j].compare(d)
 			n.name = "pool " + p.Resource
@@ -131,40 +167,39 @@ func (c *Config) why(d *topology.Device) string {
 			}
 		}
 	}
-	if nearest == nil {
-		return "no pool is configured"
-	}
-	return "no selector matches: " + nearest.describe(d)
+	return nearest
 }
 
 // describe tells a comparison: "vendor 8086 matches pool intel.com/x, device
 // 1572 is not in its devices [154c 10ed]".
-func (c *comparison) describe(d *topology.Device) string {
+func (c *comparison) describe(d candidate) string {
 	text := "the nearest is " + c.name
-	if len(c.holds) > 0 {
-		var right []string
-		for _, h := range c.holds {
-			right = append(right, h.have(d))
-		}
+	if right := c.right(d); len(right) > 0 {
 		verb := "match"
 		if len(right) == 1 {
 			verb = "matches"
 		}
 		text = fmt.Sprintf("%s %s %s", enumerate(right), verb, c.name)
 	}
-	for _, f := range c.fails {
-		text += fmt.Sprintf(", %s is not in its %s [%s]", f.have(d), f.key, shorten(f.want(c.selector)))
-	}
-	return text
+	return strings.Join(append([]string{text}, c.wrong(d)...), ", ")
 }
 
-// shorten keeps a line readable when a list is long.
-func shorten(s []string) string {
-	const most = 8
-	if len(s) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(s[:most], " "), len(s)-most)
+// right is what a selector asks for and the device has.
+func (c *comparison) right(d candidate) []string {
+	var out []string
+	for _, h := range c.holds {
+		out = append(out, h.have(d))
 	}
-	return strings.Join(s, " ")
+	return out
+}
+
+// wrong is what a selector asks for and the device has not.
+func (c *comparison) wrong(d candidate) []string {
+	var out []string
+	for _, f := range c.fails {
+		out = append(out, f.fault(c.selector, d))
+	}
+	return out
 }
 
 func enumerate(s []string) string {

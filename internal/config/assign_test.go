@@ -16,7 +16,7 @@ func host(t *testing.T) *topology.Host {
 	pf := address(t, "0000:3b:00.0")
 	vf := func(addr string, index int) topology.Device {
 		return topology.Device{
-			Address: address(t, addr), Vendor: "8086", Product: "154c", Driver: "iavf",
+			Address: address(t, addr), Class: "020000", Vendor: "8086", Product: "154c", Driver: "iavf",
 			VF: &topology.VirtualFunction{PF: pf, PFName: "ens1f0", Index: index},
 		}
 	}
@@ -25,16 +25,19 @@ func host(t *testing.T) *topology.Host {
 		vf("0000:3b:02.0", 0),
 		vf("0000:3b:02.1", 1),
 		{
-			Address: pf, Vendor: "8086", Product: "1572", Driver: "i40e", Netdevs: []topology.Netdev{{Name: "ens1f0"}},
+			Address: pf, Class: "020000", Vendor: "8086", Product: "1572", Driver: "i40e", Netdevs: []topology.Netdev{{Name: "ens1f0"}},
 			PF: &topology.PhysicalFunction{TotalVFs: 64, NumVFs: 3},
 		},
 		{
-			Address: address(t, "0000:5e:00.0"), Vendor: "8086", Product: "10fb", Driver: "ixgbe",
+			Address: address(t, "0000:5e:00.0"), Class: "020000", Vendor: "8086", Product: "10fb", Driver: "ixgbe",
 			Netdevs: []topology.Netdev{{Name: "eno1"}}, PF: &topology.PhysicalFunction{TotalVFs: 63},
 		},
-		{Address: address(t, "0000:00:06.0"), Vendor: "1d0f", Product: "ec20", Driver: "ena", Netdevs: []topology.Netdev{{Name: "eth1"}}},
 		{
-			Address: address(t, "0000:af:00.2"), Vendor: "15b3", Product: "1018", Driver: "vfio-pci",
+			Address: address(t, "0000:00:06.0"), Class: "020000", Vendor: "1d0f", Product: "ec20", Driver: "ena",
+			Netdevs: []topology.Netdev{{Name: "eth1"}},
+		},
+		{
+			Address: address(t, "0000:af:00.2"), Class: "020000", Vendor: "15b3", Product: "1018", Driver: "vfio-pci",
 			VF: &topology.VirtualFunction{PF: address(t, "0000:af:00.0"), Index: 0},
 		},
 	}}
@@ -136,7 +139,7 @@ func reasons(t *testing.T, a config.Assignment) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for _, r := range a.Rejections {
-		out[r.Address.String()] = r.Reason
+		out[r.Device] = r.Reason
 	}
 	if len(out) != len(a.Rejections) || !slices.IsSortedFunc(a.Rejections, func(a, b config.Rejection) int { return a.Address.Compare(b.Address) }) {
 		t.Errorf("rejections are not one a device, by address: %v", a.Rejections)
@@ -170,16 +173,16 @@ func TestAssignDevicesWithProblems(t *testing.T) {
 	}
 	matching, other, pf := address(t, "0000:3b:02.0"), address(t, "0000:3b:02.1"), address(t, "0000:3b:00.0")
 	a := c.Assign(&topology.Host{Devices: []topology.Device{
-		{Address: pf, Vendor: "8086", Driver: "iavf", PF: &topology.PhysicalFunction{VFs: []topology.Address{matching}}, Problem: "sriov_numvfs: torn"},
-		{Address: matching, Vendor: "8086", Driver: "iavf", Problem: "numa_node: torn"},
-		{Address: other, Vendor: "8086", Problem: "driver: input/output error"},
+		{Address: pf, Class: "020000", Vendor: "8086", Driver: "iavf", PF: &topology.PhysicalFunction{VFs: []topology.Address{matching}}, Problem: "sriov_numvfs: torn"},
+		{Address: matching, Class: "020000", Vendor: "8086", Driver: "iavf", Problem: "numa_node: torn"},
+		{Address: other, Class: "020000", Vendor: "8086", Problem: "driver: input/output error"},
 	}})
 	if got := a.Pools[0].Devices; len(got) != 1 || got[0].Address != matching || got[0].Problem != "numa_node: torn" {
 		t.Errorf("pool holds %+v, want %s with its problem", got, matching)
 	}
 	want := []config.Rejection{
-		{Address: pf, Reason: "is a PF with 1 VF: its VF is advertised instead"},
-		{Address: other, Reason: "could not be read: driver: input/output error"},
+		{Address: pf, Device: "0000:3b:00.0", Reason: "is a PF with 1 VF: its VF is advertised instead"},
+		{Address: other, Device: "0000:3b:02.1", Reason: "could not be read: driver: input/output error"},
 	}
 	if d := cmp.Diff(want, a.Rejections); d != "" {
 		t.Errorf("rejections (-want +got):\n%s", d)
@@ -187,10 +190,10 @@ func TestAssignDevicesWithProblems(t *testing.T) {
 }
 
 func TestAssignShortensLongLists(t *testing.T) {
-	c := config.Config{Pools: []config.Pool{{Resource: "x.io/a", Selectors: []config.Selector{{
+	c := config.Config{Pools: []config.Pool{{Resource: "x.io/a", DeviceType: config.NetDevice, Selectors: []config.Selector{{
 		Devices: []string{"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "000a"},
 	}}}}}
-	a := c.Assign(&topology.Host{Devices: []topology.Device{{Product: "154c"}}})
+	a := c.Assign(&topology.Host{Devices: []topology.Device{{Class: "020000", Product: "154c"}}})
 	want := "no selector matches: the nearest is pool x.io/a, device 154c is not in its devices [0001 0002 0003 0004 0005 0006 0007 0008 and 2 more]"
 	if got := a.Rejections[0].Reason; got != want {
 		t.Errorf("got  %q\nwant %q", got, want)

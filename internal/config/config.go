@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/numalane/numalane/pkg/allocator"
@@ -13,6 +12,8 @@ import (
 // pools and is ready for Assign.
 type Config struct {
 	Pools []Pool // in the order of the file: the first that matches takes a device
+	// Warnings are what the file says without effect, in its order.
+	Warnings []Mistake
 }
 
 // Pool is a resource and the rule for its devices.
@@ -41,32 +42,9 @@ const (
 	AuxNetDevice DeviceType = "auxNetDevice" // subfunctions of PCI class 0x02
 )
 
-// Mistake is one thing that is wrong with a configuration.
-type Mistake struct {
-	Path string // resourceList[1].selectors[0].pfNames[2], or a line and column
-	Text string
-}
-
-// String is path and text.
-func (m Mistake) String() string { return m.Path + ": " + m.Text }
-
-// Error is every mistake of a configuration, in the order of the file.
-type Error struct {
-	Mistakes []Mistake
-}
-
-// Error lists the mistakes, one a line when there are several.
-func (e *Error) Error() string {
-	if len(e.Mistakes) == 1 {
-		return e.Mistakes[0].String()
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d mistakes:", len(e.Mistakes))
-	for _, m := range e.Mistakes {
-		b.WriteString("\n  " + m.String())
-	}
-	return b.String()
-}
+// DefaultLinkHoldDown is that of our own format: a flap, or a switch that
+// restarts a port, shall not cost a node its devices.
+const DefaultLinkHoldDown = 5 * time.Second
 
 // Load reads a configuration file. Resources without a prefix of their own get
 // defaultPrefix. The error wraps that of the file system, or an *Error.
@@ -82,16 +60,18 @@ func Load(path, defaultPrefix string) (*Config, error) {
 	return c, nil
 }
 
-// Parse reads a configuration. What begins with a brace is JSON and held to
-// its rules, all else is YAML. The error is an *Error with all mistakes.
+// Parse reads a configuration of either format: with an apiVersion it is ours.
+// What begins with a brace is JSON and held to its rules, all else is YAML. The
+// error is an *Error with all mistakes.
 func Parse(data []byte, defaultPrefix string) (*Config, error) {
 	p := &parser{defaultPrefix: defaultPrefix}
 	c := &Config{}
 	if doc, ok := p.document(data); ok {
 		c.Pools = p.config(doc)
 	}
+	c.Warnings = inOrder(p.warnings)
 	if len(p.mistakes) > 0 {
-		return nil, &Error{Mistakes: p.mistakes}
+		return nil, &Error{Mistakes: inOrder(p.mistakes), Warnings: c.Warnings}
 	}
 	return c, nil
 }

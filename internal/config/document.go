@@ -4,167 +4,167 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"regexp"
-	"strings"
 	"unicode/utf8"
-
-	"sigs.k8s.io/yaml"
 )
 
-// object is a JSON object as it was written: in order, and with the keys that
-// are there twice. A list is []any, and the rest is as encoding/json has it.
-type object []member
+// place is where something is written: line and column from 1, the column 0
+// where it is not known.
+type place struct{ line, column int }
 
-type member struct {
-	key   string
+// node is a value as it was written. It holds nil, bool, string, number,
+// []node or object. The path is filled in by whoever descends to it.
+type node struct {
+	place
+	path  string
 	value any
 }
 
-// document turns text into a tree of values. It is false when the text cannot
-// be read at all.
-func (p *parser) document(data []byte) (any, bool) {
+// object is in order, and has the keys that are there twice.
+type object []member
+
+type member struct {
+	place // of the key
+	key   string
+	value node
+}
+
+// number is any number: the formats have none, so it is told and not read.
+type number struct{}
+
+// document turns text into a tree. It is false when the text cannot be read
+// at all.
+func (p *parser) document(data []byte) (node, bool) {
 	text := bytes.TrimSpace(data)
 	if len(text) == 0 {
-		p.mistake("line 1", "the configuration is empty")
-		return nil, false
+		p.mistake(node{place: place{line: 1}}, "the configuration is empty")
+		return node{}, false
 	}
 	if !utf8.Valid(data) {
-		p.mistake(position(data, invalidUTF8(data)), "not UTF-8 text")
-		return nil, false
+		p.mistake(node{place: at(data, invalidUTF8(data))}, "not UTF-8 text")
+		return node{}, false
 	}
 	if text[0] != '{' && text[0] != '[' {
-		var ok bool
-		if data, ok = p.yaml(data); !ok {
-			return nil, false
-		}
+		return p.yaml(data)
 	}
 	// Unmarshal checks the whole text first and bounds its depth.
 	var whole any
 	if err := json.Unmarshal(data, &whole); err != nil {
 		p.jsonMistake(data, err)
-		return nil, false
+		return node{}, false
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	v, err := tree(d)
+	t := jsonText{decoder: json.NewDecoder(bytes.NewReader(data)), data: data, place: place{1, 1}}
+	t.decoder.UseNumber()
+	n, err := t.node()
 	if err != nil {
 		p.jsonMistake(data, err)
-		return nil, false
+		return node{}, false
 	}
-	return v, true
+	return n, true
 }
 
-// tree reads the next value of the decoder.
-func tree(d *json.Decoder) (any, error) {
-	t, err := d.Token()
+// jsonText reads JSON token by token and keeps count of the place.
+type jsonText struct {
+	decoder *json.Decoder
+	data    []byte
+	offset  int
+	place   // of offset
+}
+
+// next is where the next token begins.
+func (t *jsonText) next() place {
+	to := int(t.decoder.InputOffset())
+	for to < len(t.data) && bytes.IndexByte([]byte(" \t\r\n,:"), t.data[to]) >= 0 {
+		to++
+	}
+	t.place = t.place.after(t.data[t.offset:to])
+	t.offset = to
+	return t.place
+}
+
+// after is the place behind a text.
+func (p place) after(text []byte) place {
+	if i := bytes.LastIndexByte(text, '\n'); i >= 0 {
+		p.line += bytes.Count(text, []byte("\n"))
+		p.column = 1
+		text = text[i+1:]
+	}
+	p.column += utf8.RuneCount(text)
+	return p
+}
+
+func (t *jsonText) node() (node, error) {
+	n := node{place: t.next()}
+	token, err := t.decoder.Token()
 	if err != nil {
-		return nil, err
+		return n, err
 	}
-	switch t {
-	case json.Delim('{'):
-		o := object{}
-		for d.More() {
-			key, err := d.Token()
-			if err != nil {
-				return nil, err
-			}
-			value, err := tree(d)
-			if err != nil {
-				return nil, err
-			}
-			o = append(o, member{key: key.(string), value: value})
+	switch token := token.(type) {
+	case json.Number:
+		n.value = number{}
+	case json.Delim:
+		if token == '{' {
+			n.value, err = t.object()
+		} else {
+			n.value, err = t.list()
 		}
-		_, err = d.Token()
-		return o, err
-	case json.Delim('['):
-		list := []any{}
-		for d.More() {
-			value, err := tree(d)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, value)
-		}
-		_, err = d.Token()
-		return list, err
+	default:
+		n.value = token
 	}
-	return t, nil
+	return n, err
 }
 
-// yamlLine is how the YAML library begins each line of an error.
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(line \d+): (.*)$`)
-
-// yaml turns YAML into JSON. Keys that are there twice are mistakes, and the
-// rest is looked at nevertheless.
-func (p *parser) yaml(data []byte) ([]byte, bool) {
-	if line := secondDocument(data); line > 0 {
-		p.mistake(fmt.Sprintf("line %d", line), "a second YAML document begins: want one")
-		return nil, false
-	}
-	out, err := yaml.YAMLToJSONStrict(data)
-	if err == nil {
-		return out, true
-	}
-	for line := range strings.Lines(err.Error()) {
-		line = strings.TrimSpace(line)
-		if m := yamlLine.FindStringSubmatch(line); m != nil {
-			p.mistake(m[1], "%s", m[2])
-		} else if line != "yaml: unmarshal errors:" {
-			p.mistake("YAML", "%s", strings.TrimPrefix(line, "yaml: "))
+func (t *jsonText) object() (object, error) {
+	o := object{}
+	for t.decoder.More() {
+		where := t.next()
+		key, err := t.decoder.Token()
+		if err != nil {
+			return nil, err
 		}
+		value, err := t.node()
+		if err != nil {
+			return nil, err
+		}
+		o = append(o, member{place: where, key: key.(string), value: value})
 	}
-	out, err = yaml.YAMLToJSON(data)
-	return out, err == nil
+	_, err := t.decoder.Token()
+	return o, err
 }
 
-// secondDocument is the line on which another YAML document begins, or 0: the
-// YAML library reads the first and is silent about the rest.
-func secondDocument(data []byte) int {
-	content := false
-	n := 0
-	for line := range bytes.Lines(data) {
-		n++
-		line = bytes.TrimRight(line, " \t\r\n")
-		marker := len(line) >= 3 && (string(line[:3]) == "---" || string(line[:3]) == "...") &&
-			(len(line) == 3 || line[3] == ' ' || line[3] == '\t')
-		switch {
-		case marker && content && line[0] == '-':
-			return n
-		case marker:
-			content = content || len(line) > 3 || line[0] == '.'
-		case len(line) > 0 && line[0] != '#' && line[0] != '%':
-			content = true
+func (t *jsonText) list() ([]node, error) {
+	list := []node{}
+	for t.decoder.More() {
+		value, err := t.node()
+		if err != nil {
+			return nil, err
 		}
+		list = append(list, value)
 	}
-	return 0
+	_, err := t.decoder.Token()
+	return list, err
 }
 
 func (p *parser) jsonMistake(data []byte, err error) {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &syntax):
-		at := max(0, int(syntax.Offset)-1)
+		offset := max(0, int(syntax.Offset)-1)
 		text := syntax.Error()
-		if at < len(data) && (data[at] == '}' || data[at] == ']') && bytes.HasSuffix(bytes.TrimSpace(data[:at]), []byte(",")) {
+		if offset < len(data) && (data[offset] == '}' || data[offset] == ']') && bytes.HasSuffix(bytes.TrimSpace(data[:offset]), []byte(",")) {
 			text += ": JSON has no comma after the last element"
 		}
-		p.mistake(position(data, at), "invalid JSON: %s", text)
+		p.mistake(node{place: at(data, offset)}, "invalid JSON: %s", text)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		p.mistake(position(data, len(data)), "invalid JSON: it ends too early")
+		p.mistake(node{place: at(data, len(data))}, "invalid JSON: it ends too early")
 	default:
-		p.mistake("JSON", "%s", err)
+		p.mistake(node{place: place{line: 1}}, "invalid JSON: %s", err)
 	}
 }
 
-// position is the line and column, from 1, of an offset in bytes. Columns are
-// characters, as editors count them.
-func position(data []byte, offset int) string {
-	before := data[:min(offset, len(data))]
-	line := bytes.Count(before, []byte("\n")) + 1
-	column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]) + 1
-	return fmt.Sprintf("line %d, column %d", line, column)
+// at is the place of an offset in bytes.
+func at(data []byte, offset int) place {
+	return place{1, 1}.after(data[:min(offset, len(data))])
 }
 
 func invalidUTF8(data []byte) int {

@@ -2,253 +2,232 @@ package config
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/validation"
-
-	"github.com/numalane/numalane/pkg/allocator"
+	"github.com/numalane/numalane/internal/config/v1alpha1"
 )
 
-// parser turns a tree of values into pools and collects mistakes.
+// parser turns a tree into pools, and collects mistakes and warnings.
 type parser struct {
 	defaultPrefix string
-	mistakes      []Mistake
+	// strict is how our own format is read: keys in their own case, and what has
+	// no effect is a mistake. The other is read as its plugin reads it.
+	strict             bool
+	mistakes, warnings []Mistake
 }
 
-func (p *parser) mistake(path, format string, args ...any) {
-	p.mistakes = append(p.mistakes, Mistake{Path: path, Text: fmt.Sprintf(format, args...)})
+// mistake notes what is wrong at a node.
+func (p *parser) mistake(n node, format string, args ...any) {
+	p.mistakes = append(p.mistakes, Mistake{Line: n.line, Column: n.column, Path: n.path, Text: fmt.Sprintf(format, args...)})
+}
+
+// idle notes what has no effect at a node.
+func (p *parser) idle(n node, format string, args ...any) {
+	if p.strict {
+		p.mistake(n, format, args...)
+		return
+	}
+	p.warnings = append(p.warnings, Mistake{Line: n.line, Column: n.column, Path: n.path, Text: fmt.Sprintf(format, args...)})
+}
+
+// config reads a document of either format.
+func (p *parser) config(doc node) []Pool {
+	for _, m := range members(doc) {
+		n := m.value
+		n.path = m.key
+		switch {
+		case m.key == "kind" && n.value == "ConfigMap":
+			p.mistake(n, "this is a ConfigMap: the configuration is the value of its data.config.json")
+			return nil
+		case m.key == "apiVersion", m.key == "kind" && n.value == v1alpha1.Kind:
+			p.strict = true
+		}
+	}
+	if p.strict {
+		return p.ours(doc)
+	}
+	return p.peers(doc)
 }
 
 // field is a key of an object and what reads its value. A value of null is
 // that of an absent key, as for encoding/json.
 type field struct {
 	key  string
-	read func(path string, v any)
+	read func(node)
 }
 
-// object hands each member to its field. Keys match in any case, as in the
-// format's own plugin: its users write IsRdma and NeedVhostNet. The hint says
-// what is wanted in place of an unknown key. The answer tells the keys that
-// are there and how they are spelt; it is nil when v is no object.
-func (p *parser) object(path string, v any, fields []field, hint func(key string) string) map[string]string {
-	o, ok := v.(object)
-	if !ok {
-		p.mistake(cmp.Or(path, "the configuration"), "is %s, want an object", kind(v))
+// object hands each member to its field, and answers the nodes of the keys
+// that are there; nil when n is no object. The hint says what is meant by an
+// unknown key, or nothing.
+func (p *parser) object(n node, fields []field, hint func(key string) string) map[string]node {
+	if _, ok := n.value.(object); !ok {
+		n.path = cmp.Or(n.path, "the configuration")
+		p.mistake(n, "is %s, want an object", kind(n))
 		return nil
 	}
-	seen := map[string]string{}
-	for _, m := range o {
-		at := join(path, m.key)
-		i := slices.IndexFunc(fields, func(f field) bool { return strings.EqualFold(f.key, m.key) })
+	seen := map[string]node{}
+	spelt := map[string]string{}
+	for _, m := range members(n) {
+		v := m.value
+		v.path = join(n.path, m.key)
+		key := node{place: m.place, path: v.path}
+		i := slices.IndexFunc(fields, func(f field) bool {
+			return f.key == m.key || !p.strict && strings.EqualFold(f.key, m.key)
+		})
 		if i < 0 {
-			p.mistake(at, "unknown key: %s", hint(m.key))
+			p.idle(key, "unknown key%s: %s", p.ignored(), cmp.Or(hint(m.key), wanted(m.key, fields)))
 			continue
 		}
-		if first, twice := seen[fields[i].key]; twice {
-			p.mistake(at, "the key is there twice, as %s before", first)
+		f := fields[i]
+		if first, twice := spelt[f.key]; twice {
+			p.mistake(key, "the key is there twice, as %s before", first)
 			continue
 		}
-		seen[fields[i].key] = m.key
-		if m.value != nil {
-			fields[i].read(at, m.value)
+		seen[f.key], spelt[f.key] = v, m.key
+		if v.value != nil {
+			f.read(v)
 		}
 	}
 	return seen
 }
 
-func (p *parser) config(doc any) []Pool {
-	if isConfigMap(doc) {
-		p.mistake("kind", "this is a ConfigMap: the configuration is the value of its data.config.json")
+func (p *parser) ignored() string {
+	if p.strict {
+		return ""
+	}
+	return ", without effect"
+}
+
+func noHint(string) string { return "" }
+
+// wanted says which key may be meant.
+func wanted(key string, fields []field) string {
+	best, distance := "", 3 // two letters at most
+	low := strings.ToLower(key)
+	for _, f := range fields {
+		known := strings.ToLower(f.key)
+		d := edits(low, known)
+		if len(known) >= 4 && strings.Contains(low, known) || len(low) >= 4 && strings.Contains(known, low) {
+			d = min(d, 1)
+		}
+		if d < distance && d < len(low) {
+			best, distance = f.key, d
+		}
+	}
+	if best != "" {
+		return "did you mean " + best + "?"
+	}
+	var keys []string
+	for _, f := range fields {
+		keys = append(keys, f.key)
+	}
+	return "want " + either(keys)
+}
+
+// edits is the Levenshtein distance, in bytes.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// either is "a, b or c".
+func either(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// list is the elements of a list of what.
+func (p *parser) list(n node, what string) []node {
+	list, ok := n.value.([]node)
+	if !ok {
+		p.mistake(n, "is %s, want a list of %s", kind(n), what)
 		return nil
 	}
-	const top = "resourceList"
-	var pools []Pool
-	listed := map[string]string{}
-	fields := []field{{top, func(path string, v any) {
-		list, ok := v.([]any)
-		if !ok {
-			p.mistake(path, "is %s, want a list of resources", kind(v))
-			return
-		}
-		for i, v := range list {
-			at := fmt.Sprintf("%s[%d]", path, i)
-			pool := p.pool(at, v)
-			if first, twice := listed[pool.Resource]; twice && pool.Resource != "" {
-				p.mistake(at, "resource %s is %s already", pool.Resource, first)
-			} else {
-				listed[pool.Resource] = at
-			}
-			pools = append(pools, pool)
-		}
-	}}}
-	seen := p.object("", doc, fields, func(string) string { return "want " + top })
-	if seen != nil && seen[top] == "" {
-		p.mistake(top, "missing")
+	out := slices.Clone(list)
+	for i := range out {
+		out[i].path = fmt.Sprintf("%s[%d]", n.path, i)
 	}
-	return pools
+	return out
 }
 
-// pool reads an element of resourceList. Its resource is empty when that
-// could not be read.
-func (p *parser) pool(path string, v any) Pool {
-	pool := Pool{AllocationPolicy: allocator.PolicyPacked, DeviceType: NetDevice}
-	var name, namePath string
-	prefix, prefixPath := p.defaultPrefix, "default resource prefix"
-	named, selected := false, false
-	fields := []field{
-		{"resourceName", func(path string, v any) {
-			namePath = path
-			name, named = p.string(path, v)
-		}},
-		{"resourcePrefix", func(path string, v any) {
-			// Empty is absent for the format's own plugin too.
-			if s, ok := p.string(path, v); ok && s != "" {
-				prefix, prefixPath = s, path
-			}
-		}},
-		{"deviceType", p.deviceType},
-		{"excludeTopology", func(path string, v any) { pool.ExcludeTopology = p.bool(path, v) }},
-		{"selectors", func(path string, v any) {
-			selected = true
-			pool.Selectors = p.selectors(path, v)
-		}},
-		{"additionalInfo", p.unsupported},
-		// Left over by serializers of the format's own types.
-		{"SelectorObj", p.unsupported},
-		{"SelectorObjs", p.unsupported},
-	}
-	hint := func(key string) string {
-		if slices.ContainsFunc(selectorKeys, func(k string) bool { return strings.EqualFold(k, key) }) {
-			return "it belongs under selectors"
-		}
-		return "want resourceName, resourcePrefix, deviceType, excludeTopology or selectors"
-	}
-	if p.object(path, v, fields, hint) == nil {
-		return pool
-	}
-	if !selected {
-		p.mistake(join(path, "selectors"), "missing: without a selector the pool would take every network device")
-	}
-	if namePath == "" {
-		p.mistake(join(path, "resourceName"), "missing")
-	}
-	nameOK := named && p.valid(namePath, name, nameFaults(name))
-	prefixOK := p.valid(prefixPath, prefix, prefixFaults(prefix))
-	if nameOK && prefixOK {
-		pool.Resource = prefix + "/" + name
-	}
-	return pool
-}
-
-// nameFaults and prefixFaults together are the API server's and the kubelet's
-// IsExtendedResourceName: the name and its quota name "requests.<name>" have
-// to be qualified names, outside of *kubernetes.io.
-func nameFaults(name string) []string {
-	if strings.Contains(name, "/") {
-		return []string{"want the name alone: what stands before the slash is resourcePrefix"}
-	}
-	return validation.IsQualifiedName(name)
-}
-
-func prefixFaults(prefix string) []string {
-	if prefix == "" {
-		return []string{"want a domain such as example.com"}
-	}
-	if strings.HasSuffix(prefix, "kubernetes.io") {
-		return []string{"domains that end in kubernetes.io are Kubernetes' own"}
-	}
-	const quota = "requests."
-	if strings.HasPrefix(prefix, quota) {
-		return []string{"resource names that begin with requests. belong to quotas"}
-	}
-	if limit := validation.DNS1123SubdomainMaxLength - len(quota); len(prefix) > limit {
-		return []string{fmt.Sprintf("more than %d characters", limit)}
-	}
-	return validation.IsDNS1123Subdomain(prefix)
-}
-
-// valid notes the faults of a value, the same ones only once: the default
-// prefix serves many pools.
-func (p *parser) valid(path, value string, faults []string) bool {
-	for _, f := range faults {
-		m := Mistake{Path: path, Text: fmt.Sprintf("%q: %s", value, f)}
-		if !slices.Contains(p.mistakes, m) {
-			p.mistakes = append(p.mistakes, m)
-		}
-	}
-	return len(faults) == 0
-}
-
-func (p *parser) deviceType(path string, v any) {
-	s, ok := p.string(path, v)
-	switch {
-	case !ok || s == "" || s == "netDevice":
-	case s == "accelerator" || s == "auxNetDevice":
-		p.mistake(path, "%q is not supported yet, only netDevice is", s)
-	default:
-		p.mistake(path, "%q is not a device type, want netDevice", s)
-	}
-}
-
-// unsupported reads a key of the format that has no effect here yet: it may be
-// there as long as it asks for nothing.
-func (p *parser) unsupported(path string, v any) {
-	empty := false
-	switch v := v.(type) {
-	case bool:
-		empty = !v
-	case string:
-		empty = v == ""
-	case []any:
-		empty = len(v) == 0
-	case object:
-		empty = len(v) == 0
-	}
-	if !empty {
-		p.mistake(path, "not supported yet: remove it, or leave it empty or false")
-	}
-}
-
-func (p *parser) string(path string, v any) (string, bool) {
-	s, ok := v.(string)
+func (p *parser) string(n node) (string, bool) {
+	s, ok := n.value.(string)
 	if !ok {
-		p.mistake(path, "is %s, want a string", kind(v))
+		p.mistake(n, "is %s, want a string", kind(n))
 	}
 	return s, ok
 }
 
-func (p *parser) bool(path string, v any) bool {
-	b, ok := v.(bool)
+func (p *parser) bool(n node) bool {
+	b, ok := n.value.(bool)
 	if !ok {
-		p.mistake(path, "is %s, want true or false", kind(v))
+		p.mistake(n, "is %s, want true or false", kind(n))
 	}
 	return b
 }
 
-func kind(v any) string {
-	switch v.(type) {
+// member is where a key would be that is not there.
+func (n node) member(key string) node {
+	return node{place: n.place, path: join(n.path, key)}
+}
+
+func members(n node) object {
+	o, _ := n.value.(object)
+	return o
+}
+
+func kind(n node) string {
+	switch n.value.(type) {
 	case nil:
 		return "null"
 	case bool:
 		return "true or false"
 	case string:
 		return "a string"
-	case json.Number:
+	case number:
 		return "a number"
-	case []any:
+	case []node:
 		return "a list"
 	default:
 		return "an object"
 	}
 }
 
-func isConfigMap(v any) bool {
-	o, _ := v.(object)
-	return slices.ContainsFunc(o, func(m member) bool { return m.key == "kind" && m.value == "ConfigMap" })
+// empty is a value that asks for nothing.
+func empty(n node) bool {
+	switch v := n.value.(type) {
+	case bool:
+		return !v
+	case string:
+		return v == ""
+	case []node:
+		return len(v) == 0
+	case object:
+		return len(v) == 0
+	default:
+		return v == nil
+	}
 }
 
 var plainKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)

@@ -1,7 +1,8 @@
 // Package inspect renders what `numalane-plugin inspect` prints.
 //
 // In flow a machine, its pools, and the devices that are in none with the
-// reason; out flows a table for people, or JSON or YAML for programs.
+// reason; or what each selector says of a device. Out flows a table for people,
+// or JSON or YAML for programs.
 package inspect
 
 import (
@@ -35,27 +36,38 @@ type document struct {
 }
 
 type pool struct {
-	Resource         string             `json:"resource"`
-	AllocationPolicy allocator.Policy   `json:"allocationPolicy"`
-	ExcludeTopology  bool               `json:"excludeTopology"`
-	Devices          []topology.Address `json:"devices"`
+	Resource         string            `json:"resource"`
+	DeviceType       config.DeviceType `json:"deviceType"`
+	AllocationPolicy allocator.Policy  `json:"allocationPolicy"`
+	ExcludeTopology  bool              `json:"excludeTopology"`
+	Devices          []string          `json:"devices"` // their IDs
 }
 
 // Write renders a report as "table", "json" or "yaml". Any other format is an
 // error, and so is what the writer returns.
 func Write(w io.Writer, format string, r Report) error {
+	return write(w, format, func(b *bytes.Buffer) { writeTables(b, r) }, r.document())
+}
+
+// WriteExplanations renders what each selector says of devices, in the same
+// formats.
+func WriteExplanations(w io.Writer, format string, es []config.Explanation) error {
+	return write(w, format, func(b *bytes.Buffer) { writeExplanations(b, es) }, es)
+}
+
+func write(w io.Writer, format string, table func(*bytes.Buffer), document any) error {
 	var out []byte
 	var err error
 	switch format {
 	case "table":
 		var b bytes.Buffer
-		writeTables(&b, r)
+		table(&b)
 		out = b.Bytes()
 	case "json":
-		out, err = json.MarshalIndent(r.document(), "", "  ")
+		out, err = json.MarshalIndent(document, "", "  ")
 		out = append(out, '\n')
 	case "yaml":
-		out, err = yaml.Marshal(r.document())
+		out, err = yaml.Marshal(document)
 	default:
 		return fmt.Errorf("unknown output format %q: want table, json or yaml", format)
 	}
@@ -78,12 +90,13 @@ func (r Report) document() document {
 	for _, p := range r.Pools {
 		q := pool{
 			Resource:         p.Pool.Resource,
+			DeviceType:       p.Pool.DeviceType,
 			AllocationPolicy: p.Pool.AllocationPolicy,
 			ExcludeTopology:  p.Pool.ExcludeTopology,
-			Devices:          []topology.Address{},
+			Devices:          []string{},
 		}
 		for _, d := range p.Devices {
-			q.Devices = append(q.Devices, d.Address)
+			q.Devices = append(q.Devices, d.ID())
 		}
 		d.Pools = append(d.Pools, q)
 	}

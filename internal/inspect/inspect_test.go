@@ -134,7 +134,7 @@ func TestWrite(t *testing.T) {
 		CPUs:      []topology.CPU{{ID: 0, Online: true, Threads: topology.NewCPUSet(0)}},
 	}
 	plain := &topology.Host{Devices: []topology.Device{{
-		Address: address(t, "0000:00:03.0"), Vendor: "1af4", Product: "1000", NUMANode: topology.NoNUMANode,
+		Address: address(t, "0000:00:03.0"), Class: "020000", Vendor: "1af4", Product: "1000", NUMANode: topology.NoNUMANode,
 	}}}
 	tests := []struct {
 		golden, format string
@@ -147,33 +147,40 @@ func TestWrite(t *testing.T) {
 		{"bare-without-config.table", "table", report(t, bare, "")},
 		{"bare-without-config.json", "json", report(t, bare, "")},
 		{"nic-without-config.table", "table", report(t, plain, "")},
+		{"more.table", "table", report(t, withMore(t), pools)},
 		{"empty-config.table", "table", report(t, bare, `{"resourceList": []}`)},
 	}
 	for _, test := range tests {
 		t.Run(test.golden, func(t *testing.T) {
-			var b bytes.Buffer
-			if err := inspect.Write(&b, test.format, test.report); err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join("testdata", test.golden)
-			if *update {
-				if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), b.String()); d != "" {
-				t.Errorf("output (-want +got), go test -update rewrites it:\n%s", d)
-			}
-			for i, line := range strings.Split(b.String(), "\n") {
-				if strings.TrimRight(line, " ") != line {
-					t.Errorf("line %d ends in spaces: %q", i+1, line)
-				}
-			}
+			golden(t, test.golden, func(b *bytes.Buffer) error { return inspect.Write(b, test.format, test.report) })
 		})
+	}
+}
+
+// golden holds what is written against a file.
+func golden(t *testing.T, name string, write func(*bytes.Buffer) error) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("%s (-want +got), go test -update rewrites it:\n%s", name, d)
+	}
+	for i, line := range strings.Split(b.String(), "\n") {
+		if strings.TrimRight(line, " ") != line {
+			t.Errorf("%s: line %d ends in spaces: %q", name, i+1, line)
+		}
 	}
 }
 
@@ -227,6 +234,56 @@ func TestExampleConfigIsOne(t *testing.T) {
 	}
 	if a := c.Assign(h); len(a.Pools) != 1 || len(a.Pools[0].Devices) == 0 {
 		t.Errorf("%s: selects nothing of the machine it was made for", example)
+	}
+}
+
+// withMore has an uplink, an accelerator and a subfunction besides.
+func withMore(t *testing.T) *topology.Host {
+	h := server(t)
+	h.Devices[0].Uplink = "IPv4 default route by eth0"
+	h.Devices = append(h.Devices, topology.Device{
+		Address: address(t, "10000:02:00.0"), Class: "120000", Vendor: "8086", Product: "0d5c", Driver: "vfio-pci", NUMANode: 2,
+	})
+	h.Subfunctions = []topology.Device{{
+		Address: address(t, "10000:01:00.1"), Class: "020000", Vendor: "15b3", Product: "1017", NUMANode: 2,
+		Aux: &topology.AuxiliaryDevice{Name: "mlx5_core.sf.4", Type: "sf", SFNum: 88},
+	}}
+	return h
+}
+
+func explanations(t *testing.T, names ...string) []config.Explanation {
+	t.Helper()
+	c, err := config.Parse([]byte(pools), "intel.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	es := c.Explain(withMore(t))
+	if len(names) == 0 {
+		return es
+	}
+	if es, err = inspect.Select(es, names); err != nil {
+		t.Fatal(err)
+	}
+	return es
+}
+
+func TestWriteExplanations(t *testing.T) {
+	some := []string{"0000:3B:02.1", "eth0", "mlx5_core.sf.4", "ens1f0", "0000:d8:01.0"}
+	golden(t, "explained.table", func(b *bytes.Buffer) error { return inspect.WriteExplanations(b, "table", explanations(t, some...)) })
+	golden(t, "explained.json", func(b *bytes.Buffer) error {
+		return inspect.WriteExplanations(b, "json", explanations(t, "0000:3b:02.1", "eth0"))
+	})
+	golden(t, "explained-all.table", func(b *bytes.Buffer) error { return inspect.WriteExplanations(b, "table", explanations(t)) })
+	golden(t, "explained-without-config.table", func(b *bytes.Buffer) error {
+		return inspect.WriteExplanations(b, "table", (&config.Config{}).Explain(withMore(t))[:1])
+	})
+}
+
+func TestSelectErrors(t *testing.T) {
+	for _, name := range []string{"0000:ff:00.0", "eth7", "mlx5_core.sf.5", ""} {
+		if es, err := inspect.Select(explanations(t), []string{"eth0", name}); err == nil || !strings.Contains(err.Error(), "no device is called") {
+			t.Errorf("%q: %d explanations, error %v, want one that says what is wanted", name, len(es), err)
+		}
 	}
 }
 

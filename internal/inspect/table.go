@@ -23,7 +23,7 @@ func writeTables(b *bytes.Buffer, r Report) {
 	writeNUMANodes(b, r.Host)
 	writePFs(b, r.Host)
 	writePools(b, r)
-	writeRejections(b, r)
+	writeDevices(b, r)
 	writeProblems(b, r.Host)
 }
 
@@ -49,9 +49,11 @@ func writeSummary(b *bytes.Buffer, h *topology.Host) {
 		online++
 		sockets[c.Socket], cores[c.Core] = true, true
 	}
-	pfs, nics, vfs := 0, 0, 0
+	pfs, nics, vfs, accelerators := 0, 0, 0, 0
 	for i := range h.Devices {
 		switch d := &h.Devices[i]; {
+		case strings.HasPrefix(d.Class, "12"):
+			accelerators++
 		case d.VF != nil:
 			vfs++
 		case d.PF != nil:
@@ -65,7 +67,14 @@ func writeSummary(b *bytes.Buffer, h *topology.Host) {
 	if offline > 0 {
 		fmt.Fprintf(b, " (and %d offline)", offline)
 	}
-	fmt.Fprintf(b, "; %s, %s, %s\n", count(pfs, "PF"), count(vfs, "VF"), count(nics, "other NIC"))
+	fmt.Fprintf(b, "; %s, %s, %s", count(pfs, "PF"), count(vfs, "VF"), count(nics, "other NIC"))
+	if n := len(h.Subfunctions); n > 0 {
+		fmt.Fprintf(b, ", %s", count(n, "subfunction"))
+	}
+	if accelerators > 0 {
+		fmt.Fprintf(b, ", %s", count(accelerators, "accelerator"))
+	}
+	fmt.Fprintln(b)
 }
 
 func writeNUMANodes(b *bytes.Buffer, h *topology.Host) {
@@ -148,7 +157,7 @@ func writePFs(b *bytes.Buffer, h *topology.Host) {
 func writePools(b *bytes.Buffer, r Report) {
 	if r.ConfigFile == "" && len(r.Pools) == 0 {
 		rows := [][]string{
-			{"none: give a configuration with --config-file FILE, in the format of the sriov-network-device-plugin"},
+			{"none: give a configuration with --config-file FILE, see numalane-plugin config print-defaults"},
 		}
 		if example, ok := exampleConfig(r.Host); ok {
 			rows = append(rows, []string{"for example " + example})
@@ -238,35 +247,14 @@ func pfText(d *topology.Device) string {
 	return strings.TrimSpace(address.String() + " " + name)
 }
 
-func writeRejections(b *bytes.Buffer, r Report) {
-	if len(r.Rejections) == 0 {
-		return
-	}
-	rows := [][]string{{"ADDRESS", "NUMA", "NAME", "REASON"}}
-	for _, x := range r.Rejections {
-		numa, name := none, none
-		if d, ok := r.Host.Device(x.Address); ok {
-			numa = numaText(d.NUMANode)
-			switch {
-			case len(d.Netdevs) > 0:
-				name = d.Netdevs[0].Name
-			case d.VF != nil && d.VF.PFName != "":
-				name = fmt.Sprintf("VF %d of %s", d.VF.Index, d.VF.PFName)
-			}
-		}
-		rows = append(rows, []string{x.Address.String(), numa, name, x.Reason})
-	}
-	section(b, "NOT IN ANY POOL", rows)
-}
-
 func writeProblems(b *bytes.Buffer, h *topology.Host) {
 	var rows [][]string
 	for _, p := range h.Problems {
 		rows = append(rows, []string{p.Path, p.Text})
 	}
-	for i := range h.Devices {
-		if d := &h.Devices[i]; d.Problem != "" {
-			rows = append(rows, []string{d.Address.String(), d.Problem})
+	for _, d := range devices(h) {
+		if d.Problem != "" {
+			rows = append(rows, []string{d.ID(), d.Problem})
 		}
 	}
 	if len(rows) > 0 {
