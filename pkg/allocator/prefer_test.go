@@ -47,13 +47,13 @@ func TestPrefer(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, Prefer(tt.policy, pool, tt.must, tt.size)); diff != "" {
+			if diff := cmp.Diff(tt.want, Prefer(tt.policy, Distances{}, pool, tt.must, tt.size)); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
 	}
 	t.Run("devices without topology come last", func(t *testing.T) {
-		got := Prefer(PolicyPacked, devices("-1/z/z0", "-1/z/z1", "-1/z/z2", "1/c/c0"), nil, 1)
+		got := Prefer(PolicyPacked, Distances{}, devices("-1/z/z0", "-1/z/z1", "-1/z/z2", "1/c/c0"), nil, 1)
 		if diff := cmp.Diff([]string{"c0"}, got); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
@@ -66,11 +66,11 @@ func TestPreferAnyOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, p := range []Policy{PolicyPacked, PolicySpread} {
 		for size := range len(pool) + 1 {
-			want := Prefer(p, pool, []string{"d0"}, size)
+			want := Prefer(p, Distances{}, pool, []string{"d0"}, size)
 			for range 20 {
 				shuffled := slices.Clone(pool)
 				rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-				if diff := cmp.Diff(want, Prefer(p, shuffled, []string{"d0"}, size)); diff != "" {
+				if diff := cmp.Diff(want, Prefer(p, Distances{}, shuffled, []string{"d0"}, size)); diff != "" {
 					t.Fatalf("%s, size %d (-want +got):\n%s", p, size, diff)
 				}
 			}
