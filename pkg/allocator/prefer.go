@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 )
@@ -37,9 +38,9 @@ func (p Policy) known() bool {
 
 // Prefer chooses size devices out of available, all of mustInclude among them:
 // on as few NUMA nodes as can be, each next one the nearest, within these by
-// policy, then by NUMA nodes, PF and ID. Among equal PFs it takes for
-// PolicyPacked one that shares the most PCI bridges with those already chosen,
-// else the fewest. The answer is sorted and the same for the same input in any
+// policy, then by NUMA nodes, PF and ID. Among equal PFs PolicyPacked takes one
+// that is near to those already chosen, of the same card or below the same PCI
+// bridges, and the others one that is not. The answer is sorted and the same for the same input in any
 // order. Ids in mustInclude that are not available are left out; with too few
 // devices it returns all there are.
 //
@@ -139,9 +140,16 @@ func (p Policy) nearer(a, b int) bool {
 	return a > b
 }
 
-// sharedBridges is how many PCI bridges lie above both, from the root down: all
-// for two ports of a card, some below one switch, none for two root ports.
+// oneCard is nearer than any number of shared bridges.
+const oneCard = math.MaxInt
+
+// sharedBridges is how many PCI bridges lie above both, from the root down:
+// none for two root ports, some below one switch, and where the bridges are the
+// same it is one card with two ports, however deep it sits.
 func sharedBridges(a, b []string) int {
+	if len(a) > 0 && slices.Equal(a, b) {
+		return oneCard
+	}
 	n := 0
 	for n < len(a) && n < len(b) && a[len(a)-1-n] == b[len(b)-1-n] {
 		n++
