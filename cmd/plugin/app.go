@@ -124,7 +124,7 @@ func (a *app) assign(ctx context.Context, updates chan<- []plugin.Pool) error {
 			a.view.Store(&view{host: s.Host, pools: pools.Published(assignment.Pools, s.Host)})
 			a.tell()
 			select {
-			case updates <- pools.Advertised(assignment.Pools):
+			case updates <- pools.Advertised(assignment.Pools, s.Host):
 			case <-ctx.Done():
 			}
 		}

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -161,6 +162,7 @@ func machineTraits(s *Scenario, h *happened) []string {
 	trait("sparse NUMA ids", nodes[len(nodes)-1].ID != len(nodes)-1)
 	trait("offline CPUs", len(s.Machine.Offline) > 0)
 	trait("two packages on a NUMA node", len(s.Packages) > 0)
+	trait("distances other than by socket", s.Machine.NUMANodes[0].Distances != nil)
 	sockets, caches, bare, poor := map[int]bool{}, map[int]bool{}, false, false
 	for i := range nodes {
 		bare = bare || len(nodes[i].Cores) == 0
@@ -176,9 +178,16 @@ func machineTraits(s *Scenario, h *happened) []string {
 	for _, p := range h.before.Pools.Pools {
 		trait("pool of ours, "+p.AllocationPolicy, !p.Foreign && asks(h.pod, p.Resource))
 		trait("pool of another vendor", p.Foreign && asks(h.pod, p.Resource))
-		placed, loose, wide, ill := false, false, false, false
+		placed, loose, wide, ill, pairs, shared := false, false, false, false, false, false
+		numa, bridges := map[string]int{}, map[string]int{}
 		for _, g := range p.Groups {
 			placed = placed || len(g.NUMANodes) > 0
+			numa[fmt.Sprint(g.NUMANodes)]++
+			pairs = pairs || numa[fmt.Sprint(g.NUMANodes)] > 1
+			for _, above := range g.Upstream {
+				bridges[above]++
+				shared = shared || bridges[above] > 1
+			}
 			loose = loose || len(g.NUMANodes) == 0
 			wide = wide || len(g.NUMANodes) > 1
 			ill = ill || g.Healthy < g.Total
@@ -188,6 +197,8 @@ func machineTraits(s *Scenario, h *happened) []string {
 			trait("pool without topology", !placed)
 			trait("devices on several NUMA nodes", wide)
 			trait("unhealthy devices", ill)
+			trait("several PFs on a NUMA node", pairs)
+			trait("several PFs below a PCI bridge", shared)
 		}
 	}
 	slices.Sort(rows)

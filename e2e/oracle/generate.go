@@ -31,7 +31,9 @@ const (
 func newScenario(seed, index uint64, minor int) (*Scenario, *generator) {
 	s := &Scenario{Seed: seed, Index: index, Minor: minor}
 	version := uint64(minor) << 48
-	s.Machine, s.Packages = newDice(seed, machineStream|version|index/sharedMachine).machine()
+	m := newDice(seed, machineStream|version|index/sharedMachine)
+	s.Machine, s.Packages = m.machine()
+	s.Bridges = m.bridges(s.Machine.NICs)
 	d := newDice(seed, scenarioStream|version|index)
 	s.Kubelet = d.kubelet(s)
 	s.Allocatable = d.allocatable(&s.Machine)

@@ -39,7 +39,7 @@ type configuration struct {
 }
 
 func (k *configuration) topologyManager() {
-	k.policy = []string{topology.PolicyNone, topology.PolicyBestEffort, topology.PolicyRestricted, topology.PolicySingleNUMANode}[k.weighted(8, 24, 30, 38)]
+	k.policy = []string{topology.PolicyNone, topology.PolicyBestEffort, topology.PolicyRestricted, topology.PolicySingleNUMANode}[k.weighted(14, 22, 28, 36)]
 	k.all["topologyManagerPolicy"] = k.policy
 	k.all["topologyManagerScope"] = []string{topology.ScopeContainer, topology.ScopePod}[k.weighted(58, 42)]
 	options := map[string]string{}

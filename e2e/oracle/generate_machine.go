@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/numalane/numalane/internal/sysfstest"
+	"github.com/numalane/numalane/pkg/topology"
 )
 
 const (
@@ -43,7 +44,7 @@ func (d dice) machine() (m sysfstest.Machine, packages map[int]int) {
 		m.NUMANodes = append(m.NUMANodes, n)
 	}
 	d.poorNodes(&m)
-	if d.chance(30) {
+	if d.chance(50) {
 		d.distances(&m)
 	}
 	d.offline(&m)
@@ -157,17 +158,38 @@ func (d dice) packages(m *sysfstest.Machine) map[int]int {
 	return moved
 }
 
-// nics are PFs on NUMA nodes, or on none that they tell.
+// nics are PFs on NUMA nodes, often two on one, or on none that they tell.
 func (d dice) nics(ids []int) []sysfstest.NIC {
 	var all []sysfstest.NIC
-	for i := range d.weighted(8, 27, 35, 18, 12) {
-		numa := ids[d.IntN(len(ids))]
+	last := 0
+	for i := range d.weighted(8, 18, 26, 18, 14, 8, 5, 3) {
+		if i == 0 || d.chance(60) {
+			last = ids[d.IntN(len(ids))]
+		}
+		numa := last
 		if d.chance(8) {
 			numa = -1
 		}
 		address := fmt.Sprintf("0000:%02x:00.0", 0x18+0x20*i)
 		model := pick(d, sysfstest.X710, sysfstest.E810, sysfstest.ConnectX5)
 		all = append(all, model(address, numa, 1+d.weighted(4, 10, 20, 20, 10, 15, 10, 11)))
+	}
+	return all
+}
+
+// bridges puts PFs below root ports of their own, or several below one, with a
+// switch in between or without.
+func (d dice) bridges(nics []sysfstest.NIC) map[string][]topology.Address {
+	all := map[string][]topology.Address{}
+	for _, n := range nics {
+		root := topology.Address{Device: uint8(d.between(1, 3))}
+		above := []topology.Address{root}
+		for depth := range d.weighted(50, 35, 15) {
+			above = slices.Insert(above, 0, topology.Address{Bus: uint8(depth + 1), Device: uint8(d.between(0, 1)), Function: root.Device})
+		}
+		if d.chance(90) {
+			all[n.Address] = above
+		}
 	}
 	return all
 }

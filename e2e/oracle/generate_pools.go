@@ -17,7 +17,7 @@ func (d dice) pools(nics []sysfstest.NIC) []Pool {
 	for i := range all {
 		all[i] = Pool{
 			Resource:         fmt.Sprintf("numalane.io/vf%d", i),
-			AllocationPolicy: pick(d, allocator.PolicyPacked, allocator.PolicySpread),
+			AllocationPolicy: pick(d, allocator.PolicyPacked, allocator.PolicySpread, allocator.PolicyPaired),
 			ExcludeTopology:  d.chance(10),
 		}
 	}

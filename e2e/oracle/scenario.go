@@ -10,6 +10,7 @@ import (
 
 	"github.com/numalane/numalane/internal/sysfstest"
 	"github.com/numalane/numalane/pkg/allocator"
+	"github.com/numalane/numalane/pkg/topology"
 )
 
 // Scenario is one kubelet's life. It holds all that it takes to live it again,
@@ -22,6 +23,8 @@ type Scenario struct {
 	Machine sysfstest.Machine `json:"machine"`
 	// Packages are CPUs on another package than the rest of their NUMA node.
 	Packages map[int]int `json:"packages,omitempty"`
+	// Bridges are those above each PF, the nearest first, by the PF's address.
+	Bridges map[string][]topology.Address `json:"bridges,omitempty"`
 	// Kubelet is the KubeletConfiguration.
 	Kubelet map[string]any `json:"kubelet"`
 	// Allocatable is the Node's, without devices.

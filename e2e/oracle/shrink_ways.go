@@ -200,6 +200,7 @@ func simplifyMachine(s *Scenario, i int) bool {
 		}
 	}
 	add(len(m.Offline) > 0, func() { m.Offline = nil })
+	add(len(s.Bridges) > 0, func() { s.Bridges = nil })
 	add(m.ThreadsPerCore > 2, func() { m.ThreadsPerCore, m.Offline = 2, nil })
 	add(m.ThreadsPerCore > 1, func() { m.ThreadsPerCore, m.Offline = 1, nil })
 	for i := range m.NUMANodes {

@@ -22,6 +22,7 @@ type tree struct {
 	root     string
 	machine  sysfstest.Machine
 	packages map[int]int
+	bridges  map[string][]topology.Address
 
 	info json.RawMessage // cAdvisor's MachineInfo
 	host *topology.Host
@@ -31,7 +32,7 @@ type tree struct {
 
 // writeTree makes the machine of a scenario below root, which must not exist.
 func writeTree(root string, s *Scenario) (*tree, error) {
-	t := &tree{root: root, machine: s.Machine, packages: s.Packages}
+	t := &tree{root: root, machine: s.Machine, packages: s.Packages, bridges: s.Bridges}
 	if err := s.Machine.Write(root); err != nil {
 		return nil, err
 	}
@@ -50,13 +51,24 @@ func writeTree(root string, s *Scenario) (*tree, error) {
 
 // fits tells whether the tree is that of the scenario's machine.
 func (t *tree) fits(s *Scenario) bool {
-	return reflect.DeepEqual(t.machine, s.Machine) && reflect.DeepEqual(t.packages, s.Packages)
+	return reflect.DeepEqual(t.machine, s.Machine) && reflect.DeepEqual(t.packages, s.Packages) && reflect.DeepEqual(t.bridges, s.Bridges)
 }
 
 func (t *tree) read() error {
 	host, err := topology.Read(t.root, topology.WithPrevious(t.host))
 	if err != nil {
 		return err
+	}
+	// Those of the tree are one root port a PF.
+	for i := range host.Devices {
+		d := &host.Devices[i]
+		pf := d.Address
+		if d.VF != nil {
+			pf = d.VF.PF
+		}
+		if above, ok := t.bridges[pf.String()]; ok {
+			d.Upstream = above
+		}
 	}
 	t.host = host
 	return nil

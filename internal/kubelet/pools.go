@@ -21,8 +21,9 @@ type Device struct {
 	NUMANodes []int  // as advertised, ascending; empty: the kubelet is told none
 	PF        string // PCI address of its PF
 	PFName    string
-	Speed     int    // Mbit/s of the PF
-	Link      string // of the PF: up, down
+	Upstream  []string // PCI bridges above its PF, the nearest first
+	Speed     int      // Mbit/s of the PF
+	Link      string   // of the PF: up, down
 	Healthy   bool
 }
 
@@ -128,7 +129,7 @@ func groupsOf(resource string, devices []Device, held map[deviceKey]HeldDevice) 
 	for i := range devices {
 		d := &devices[i]
 		if n := len(groups); n == 0 || groups[n-1].PF != d.PF || !slices.Equal(groups[n-1].NUMANodes, d.NUMANodes) {
-			groups = append(groups, topology.Group{NUMANodes: d.NUMANodes, PF: d.PF, PFName: d.PFName, Speed: d.Speed, Link: d.Link})
+			groups = append(groups, topology.Group{NUMANodes: d.NUMANodes, PF: d.PF, PFName: d.PFName, Upstream: d.Upstream, Speed: d.Speed, Link: d.Link})
 		}
 		g := &groups[len(groups)-1]
 		g.Total++

@@ -135,12 +135,12 @@ func (s *snapshot) prefer(ids, mustInclude []string, size int) []string {
 		seen[id] = true
 		// By the NUMA nodes that the kubelet is told: what it is not told, no
 		// scheduler can foretell.
-		available = append(available, allocator.Device{ID: id, NUMANodes: s.numaNodes(&d), PF: d.PF})
+		available = append(available, allocator.Device{ID: id, NUMANodes: s.numaNodes(&d), PF: d.PF, Upstream: d.Upstream})
 	}
 	if size <= 0 || len(available) == 0 {
 		return nil
 	}
-	return allocator.Prefer(s.policy, available, mustInclude, min(size, len(available)))
+	return allocator.Prefer(s.policy, s.between, available, mustInclude, min(size, len(available)))
 }
 
 // Allocate tells what the containers need to use their devices. An error

@@ -30,7 +30,14 @@ func TestPools(t *testing.T) {
 		}
 		return config.AssignedDevice{Device: d, By: &config.Selector{}}
 	}
-	host := &topology.Host{Devices: []topology.Device{{Address: pf, Netdevs: []topology.Netdev{{Name: "ens1f0", Up: true, Speed: 10000}}}}}
+	host := &topology.Host{
+		NUMANodes: []topology.NUMANode{{ID: 0, Distances: map[int]int{0: 10, 2: 21}}, {ID: 2, Distances: map[int]int{0: 21, 2: 10}}},
+		Devices: []topology.Device{{
+			Address: pf, Netdevs: []topology.Netdev{{Name: "ens1f0", Up: true, Speed: 10000}}, PF: &topology.PhysicalFunction{},
+			Upstream: []topology.Address{address("0000:3a:08.0"), address("0000:00:01.0")},
+		}},
+	}
+	distances, upstream := allocator.NewDistances(map[int]map[int]int{0: {0: 10, 2: 21}, 2: {0: 21, 2: 10}}), []string{"0000:3a:08.0", "0000:00:01.0"}
 	assigned := []config.AssignedPool{
 		{Pool: &config.Pool{Resource: "numalane.io/a", AllocationPolicy: allocator.PolicyPacked}, Devices: []config.AssignedDevice{
 			vf("0000:3b:02.0", 1, nil),
@@ -39,25 +46,25 @@ func TestPools(t *testing.T) {
 			vf("0000:3b:02.3", 1, func(d *topology.Device) { d.Problem = "numa_node: permission denied" }),
 		}},
 		{Pool: &config.Pool{Resource: "numalane.io/b", AllocationPolicy: allocator.PolicySpread, ExcludeTopology: true}, Devices: []config.AssignedDevice{
-			vf("0000:00:05.0", 0, func(d *topology.Device) { d.VF = nil }),
+			vf("0000:00:05.0", 0, func(d *topology.Device) { d.VF, d.Upstream = nil, []topology.Address{address("0000:00:04.0")} }),
 		}},
 	}
 	pfs := pf.String()
 	wantAdvertised := []plugin.Pool{
-		{Resource: "numalane.io/a", Policy: allocator.PolicyPacked, Devices: []plugin.Device{
-			{ID: "0000:3b:02.0", NUMANodes: []int{1}, PF: pfs, Driver: "iavf", Healthy: true},
-			{ID: "0000:3b:02.1", PF: pfs, Driver: "vfio-pci", IOMMUGroup: "7", Healthy: true},
-			{ID: "0000:3b:02.2", NUMANodes: []int{1}, PF: pfs, Problem: "no driver is bound to it"},
-			{ID: "0000:3b:02.3", NUMANodes: []int{1}, PF: pfs, Driver: "iavf", Problem: "numa_node: permission denied"},
+		{Resource: "numalane.io/a", Policy: allocator.PolicyPacked, Distances: distances, Devices: []plugin.Device{
+			{ID: "0000:3b:02.0", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Driver: "iavf", Healthy: true},
+			{ID: "0000:3b:02.1", PF: pfs, Upstream: upstream, Driver: "vfio-pci", IOMMUGroup: "7", Healthy: true},
+			{ID: "0000:3b:02.2", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Problem: "no driver is bound to it"},
+			{ID: "0000:3b:02.3", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Driver: "iavf", Problem: "numa_node: permission denied"},
 		}},
-		{Resource: "numalane.io/b", Policy: allocator.PolicySpread, ExcludeTopology: true, Devices: []plugin.Device{
-			{ID: "0000:00:05.0", NUMANodes: []int{0}, Driver: "iavf", Healthy: true},
+		{Resource: "numalane.io/b", Policy: allocator.PolicySpread, Distances: distances, ExcludeTopology: true, Devices: []plugin.Device{
+			{ID: "0000:00:05.0", NUMANodes: []int{0}, Upstream: []string{"0000:00:04.0"}, Driver: "iavf", Healthy: true},
 		}},
 	}
-	if diff := cmp.Diff(wantAdvertised, Advertised(assigned)); diff != "" {
+	if diff := cmp.Diff(wantAdvertised, Advertised(assigned, host), cmp.AllowUnexported(allocator.Distances{})); diff != "" {
 		t.Errorf("advertised (-want +got):\n%s", diff)
 	}
-	link := kubelet.Device{PF: pfs, PFName: "ens1f0", Speed: 10000, Link: "up"}
+	link := kubelet.Device{PF: pfs, PFName: "ens1f0", Upstream: upstream, Speed: 10000, Link: "up"}
 	device := func(id string, healthy bool, numa ...int) kubelet.Device {
 		d := link
 		d.ID, d.NUMANodes, d.Healthy = id, numa, healthy

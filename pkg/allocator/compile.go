@@ -91,14 +91,17 @@ func (c *compiler) numaNodes() error {
 		return fmt.Errorf("policy %s on %d NUMA nodes, which is foretold for %d at most",
 			c.state.Topology.Kubelet.TopologyPolicy, len(nodes), maxMergedNUMANodes)
 	}
+	told := make(map[int]map[int]int, len(nodes))
 	for i := range nodes {
 		id := nodes[i].ID
+		told[id] = nodes[i].Distances
 		if i > 0 && id <= nodes[i-1].ID {
 			return fmt.Errorf("NUMA node %d is listed after NUMA node %d", id, nodes[i-1].ID)
 		}
 		c.index[id] = i
 		n.numaIDs = append(n.numaIDs, id)
 	}
+	n.between = NewDistances(told)
 	return nil
 }
 
@@ -207,7 +210,7 @@ func (c *compiler) devices() error {
 			return fmt.Errorf("pool %s is listed twice", src.Resource)
 		}
 		p := pool{resource: src.Resource, policy: Policy(src.AllocationPolicy), aligned: src.HasTopology(), at: len(n.room.counts)}
-		if p.policy != "" && p.policy != PolicyPacked && p.policy != PolicySpread {
+		if p.policy != "" && !p.policy.known() {
 			return fmt.Errorf("pool %s: unknown allocation policy %q", src.Resource, src.AllocationPolicy)
 		}
 		if src.Foreign {
@@ -229,6 +232,8 @@ func (c *compiler) devices() error {
 				return fmt.Errorf("pool %s: %w", src.Resource, err)
 			}
 			p.groups = append(p.groups, compiled)
+			p.bridges = append(p.bridges, bridgesAbove(g.PF, g.Upstream))
+			n.stray = n.stray || p.policy != "" && p.aligned && compiled.mask == 0
 			p.held += int64(all)
 			p.healthy += int64(g.Healthy)
 			p.hosts |= compiled.mask

@@ -9,8 +9,9 @@ type pool struct {
 	held     int64 // healthy or not
 	at       int
 	groups   []group
-	hosts    uint64  // NUMA nodes that hints are made of
-	most     []int64 // devices that so many of them have at the most; where hints are merged
+	bridges  [][]string // above each group's PF, for Prefer's choice
+	hosts    uint64     // NUMA nodes that hints are made of
+	most     []int64    // devices that so many of them have at the most; where hints are merged
 }
 
 // group are the devices of a pool that share NUMA nodes and PF.
@@ -134,7 +135,8 @@ func (a *admission) allocateDevices(kind containerKind, p *pool, count int64, h 
 		return true
 	}
 	var buf [groupsOnStack]stock
-	t := taking{admission: a, pool: p, stocks: buf[:0], need: count}
+	t := taking{admission: a, pool: p, need: count}
+	t.choice = choice{policy: p.policy, distances: a.node.between, stocks: buf[:0], bridges: p.bridges}
 	for i := range p.groups {
 		t.stocks = append(t.stocks, stock{numa: p.groups[i].numa, pf: p.groups[i].pf})
 	}
@@ -172,9 +174,9 @@ const groupsOnStack = 32
 // taking is one resource of one container on its way.
 type taking struct {
 	*admission
+	choice // its stocks' chosen counts up
 	pool   *pool
-	hint   uint64  // 0 where devices are not told apart by NUMA nodes
-	stocks []stock // chosen counts up
+	hint   uint64 // 0 where devices are not told apart by NUMA nodes
 	need   int64
 }
 
@@ -193,7 +195,7 @@ func (t *taking) in(w place, i int) bool {
 // preferred takes what our plugin names out of the devices that are offered
 // (callGetPreferredAllocationIfAvailable).
 func (t *taking) preferred(from []int64, offered place) {
-	if t.pool.policy == "" || t.need <= 0 {
+	if t.policy == "" || t.need <= 0 {
 		return
 	}
 	var buf [groupsOnStack]int64
@@ -205,7 +207,7 @@ func (t *taking) preferred(from []int64, offered place) {
 		}
 		before = append(before, t.stocks[i].left)
 	}
-	choose(t.pool.policy, t.stocks, t.need)
+	t.choose(t.need)
 	for i := range t.stocks {
 		took := before[i] - t.stocks[i].left
 		from[i] -= took

@@ -29,13 +29,16 @@ type Node struct {
 	emptyMemory bool
 
 	numaIDs   []int
-	distances []int // prefer-closest-numa-nodes: NUMA node by NUMA node; else nil
-	cpu       *cpuTopology
-	cpuOpts   cpuOptions
-	pools     []pool
-	mem       []memoryType
-	cellsAt   int
-	totals    []total // ordered as the kubelet goes through them; nil when they are not known
+	distances []int     // prefer-closest-numa-nodes: NUMA node by NUMA node; else nil
+	between   Distances // for Prefer's choice
+	// stray: a pool of ours has devices on the machine's NUMA nodes and others.
+	stray   bool
+	cpu     *cpuTopology
+	cpuOpts cpuOptions
+	pools   []pool
+	mem     []memoryType
+	cellsAt int
+	totals  []total // ordered as the kubelet goes through them; nil when they are not known
 
 	room  room
 	empty room // the node with nothing held

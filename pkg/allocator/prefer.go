@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 )
@@ -11,6 +12,9 @@ type Device struct {
 	ID        string
 	NUMANodes []int  // empty: no topology
 	PF        string // PCI address of its PF; empty: none
+	// Upstream are the PCI bridges above it, the nearest first: of devices with
+	// a PF those above the PF, which all its VFs share (pci_iov_add_virtfn).
+	Upstream []string
 }
 
 // Policy is how Prefer chooses among devices that are equal as to NUMA nodes.
@@ -24,29 +28,38 @@ const (
 	// of a link as can be.
 	PolicySpread Policy = "spread"
 	// PolicyPaired takes the devices from two PFs in equal parts, so that a
-	// pod's bond outlives a port.
+	// pod's bond outlives a port, and on two cards, so that it outlives a card.
 	PolicyPaired Policy = "paired"
 )
 
+func (p Policy) known() bool {
+	return p == PolicyPacked || p == PolicySpread || p == PolicyPaired
+}
+
 // Prefer chooses size devices out of available, all of mustInclude among them:
-// on as few NUMA nodes as can be, within these by policy, then by NUMA nodes,
-// PF and ID. The answer is sorted and the same for the same input in any order.
-// Ids in mustInclude that are not available are left out; with too few devices it
-// returns all there are.
+// on as few NUMA nodes as can be, each next one the nearest, within these by
+// policy, then by NUMA nodes, PF and ID. Among equal PFs PolicyPacked takes one
+// that is near to those already chosen, of the same card or below the same PCI
+// bridges, and the others one that is not. The answer is sorted and the same for the same input in any
+// order. Ids in mustInclude that are not available are left out; with too few
+// devices it returns all there are.
 //
 // With policy none of the topology manager this is the only word on NUMA nodes
 // that anyone has (devicemanager devicesToAllocate hands over every free device).
 //
-// How many it takes of each PF depends on how many each has, not on their ids:
-// so a scheduler that knows the numbers alone foretells it.
-func Prefer(p Policy, available []Device, mustInclude []string, size int) []string {
+// How many it takes of each PF depends on how many each has, on the distances
+// and on the bridges above the PFs, not on the devices' ids: so a scheduler that
+// is told these foretells it. All of them are published, [topology.Group] by
+// [topology.Group]. Bridges above devices without a PF are not, and choose but
+// among these, which count as one PF.
+func Prefer(p Policy, d Distances, available []Device, mustInclude []string, size int) []string {
 	sorted := slices.Clone(available)
 	slices.SortFunc(sorted, func(a, b Device) int {
 		return cmp.Or(slices.Compare(a.NUMANodes, b.NUMANodes), strings.Compare(a.PF, b.PF), strings.Compare(a.ID, b.ID))
 	})
-	picked := make([]string, 0, max(0, min(size, len(available))))
-	var stocks []stock
-	var ids [][]string // of those left, by stock
+	c := choice{policy: p, distances: d}
+	var picked []*Device
+	var left [][]*Device // by stock
 	pfs := map[string]int{}
 	for i := range sorted {
 		d := &sorted[i]
@@ -54,130 +67,92 @@ func Prefer(p Policy, available []Device, mustInclude []string, size int) []stri
 			if _, known := pfs[d.PF]; !known {
 				pfs[d.PF] = len(pfs)
 			}
-			stocks, ids = append(stocks, stock{numa: firstNUMANode(d.NUMANodes), pf: pfs[d.PF]}), append(ids, nil)
+			c.stocks = append(c.stocks, stock{numa: firstNUMANode(d.NUMANodes), pf: pfs[d.PF]})
+			c.bridges = append(c.bridges, bridgesAbove(d.PF, d.Upstream))
+			left = append(left, nil)
 		}
-		at := len(stocks) - 1
+		s := &c.stocks[len(c.stocks)-1]
 		if slices.Contains(mustInclude, d.ID) {
-			stocks[at].chosen++
-			picked = append(picked, d.ID)
+			s.chosen++
+			picked = append(picked, d)
 		} else {
-			stocks[at].left++
-			ids[at] = append(ids[at], d.ID)
+			s.left++
+			left[len(left)-1] = append(left[len(left)-1], d)
 		}
 	}
-	before := slices.Clone(stocks)
-	choose(p, stocks, int64(size-len(picked)))
-	for i := range stocks {
-		picked = append(picked, ids[i][:before[i].left-stocks[i].left]...)
+	c.choose(int64(size - len(picked)))
+	for i := range c.stocks {
+		picked = pick(p, picked, left[i], len(left[i])-int(c.stocks[i].left))
 	}
-	slices.Sort(picked)
+	ids := make([]string, len(picked))
+	for i, d := range picked {
+		ids[i] = d.ID
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// bridgesAbove leaves out those of devices without a PF: together they are one
+// stock, and sit in different places.
+func bridgesAbove(pf string, upstream []string) []string {
+	if pf == "" {
+		return nil
+	}
+	return upstream
+}
+
+// pick adds count devices of one stock to those that are picked: the first by
+// id, without a PF the nearest to what is picked, or the farthest.
+func pick(p Policy, picked, from []*Device, count int) []*Device {
+	if count == 0 || count == len(from) || from[0].PF != "" {
+		return append(picked, from[:count]...)
+	}
+	nearness := make([]int, len(from)) // to what is picked
+	near := func(to *Device) {
+		for i, d := range from {
+			nearness[i] = max(nearness[i], sharedBridges(d.Upstream, to.Upstream))
+		}
+	}
+	for _, d := range picked {
+		near(d)
+	}
+	gone := make([]bool, len(from))
+	for range count {
+		best := -1
+		for i := range from {
+			if !gone[i] && (best < 0 || p.nearer(nearness[i], nearness[best])) {
+				best = i
+			}
+		}
+		gone[best] = true
+		picked = append(picked, from[best])
+		near(from[best])
+	}
 	return picked
 }
 
-// stock is what a pool has of the devices that share NUMA nodes and PF.
-type stock struct {
-	numa         int // the first NUMA node; noTopology without
-	pf           int // the same number for the same PF
-	left, chosen int64
+// nearer tells which of two numbers of shared bridges is the better. Where a
+// pod's devices shall share no link or outlive a card, it is the smaller.
+func (p Policy) nearer(a, b int) bool {
+	if p == PolicySpread || p == PolicyPaired {
+		return a < b
+	}
+	return a > b
 }
 
-// noTopology sorts devices that do not say where they sit behind all others.
-const noTopology = 1 << 30
+// oneCard is nearer than any number of shared bridges.
+const oneCard = math.MaxInt
 
-func firstNUMANode(nodes []int) int {
-	if len(nodes) == 0 {
-		return noTopology
+// sharedBridges is how many PCI bridges lie above both, from the root down:
+// none for two root ports, some below one switch, and where the bridges are the
+// same it is one card with two ports, however deep it sits.
+func sharedBridges(a, b []string) int {
+	if len(a) > 0 && slices.Equal(a, b) {
+		return oneCard
 	}
-	return nodes[0]
-}
-
-// choose moves need devices from left to chosen, or all there are.
-func choose(p Policy, stocks []stock, need int64) {
-	for need > 0 {
-		numa, ok := nextNUMANode(stocks, need)
-		if !ok {
-			return
-		}
-		for need > 0 {
-			s := nextPF(p, stocks, numa, need)
-			if s == nil {
-				break
-			}
-			s.left--
-			s.chosen++
-			need--
-		}
+	n := 0
+	for n < len(a) && n < len(b) && a[len(a)-1-n] == b[len(b)-1-n] {
+		n++
 	}
-}
-
-// nextNUMANode chooses the NUMA node to take from: one that is used already,
-// else the tightest that has all that is needed, else the one with most; the
-// lower id on a tie, as the topology manager does.
-func nextNUMANode(stocks []stock, need int64) (numa int, ok bool) {
-	var best [4]int64
-	for i := range stocks {
-		if stocks[i].left == 0 {
-			continue
-		}
-		var left, chosen int64
-		for j := range stocks {
-			if stocks[j].numa == stocks[i].numa {
-				left += stocks[j].left
-				chosen += stocks[j].chosen
-			}
-		}
-		rank := [4]int64{0, 0, left, int64(stocks[i].numa)}
-		if chosen == 0 {
-			rank[0] = 1
-		}
-		if left < need {
-			rank[1], rank[2] = 1, -left
-		}
-		if !ok || slices.Compare(rank[:], best[:]) < 0 {
-			best, numa, ok = rank, stocks[i].numa, true
-		}
-	}
-	return numa, ok
-}
-
-// nextPF chooses the stock to take from on one NUMA node; nil when it has none left.
-func nextPF(p Policy, stocks []stock, numa int, need int64) *stock {
-	var here int64
-	for i := range stocks {
-		if stocks[i].numa == numa {
-			here += stocks[i].left
-		}
-	}
-	var best *stock
-	var bestRank int64
-	for i := range stocks {
-		s := &stocks[i]
-		if s.numa != numa || s.left == 0 {
-			continue
-		}
-		var left, chosen int64
-		for j := range stocks {
-			if stocks[j].pf == s.pf {
-				chosen += stocks[j].chosen
-				if stocks[j].numa == numa {
-					left += stocks[j].left
-				}
-			}
-		}
-		var rank int64
-		switch {
-		case p == PolicySpread:
-			rank = chosen*here - left // least taken, then most free
-		case chosen > 0:
-			rank = -1 // go on with a PF once begun
-		case left >= need:
-			rank = left // the tightest that has enough
-		default:
-			rank = 2*here - left // else the one with most
-		}
-		if best == nil || rank < bestRank {
-			best, bestRank = s, rank
-		}
-	}
-	return best
+	return n
 }

@@ -26,11 +26,14 @@ const (
 // single-numa-node all that a container gets comes from one NUMA node, under
 // best-effort and none alignment refuses nobody; which CPUs are free matters
 // where cores must be whole, or a request may span NUMA nodes and be refused.
+// From which PFs devices come matters where that decides from which NUMA nodes:
+// on a machine of one NUMA node even single-numa-node offers devices that are
+// elsewhere (its hint of all NUMA nodes is none), and PolicyPaired goes by the PFs.
 func (n *Node) likeness() likeness {
 	switch {
 	case n.static && (!n.cpu.even || n.cpuOpts.wholeCores), n.podLevel:
 		return byBit
-	case n.policy == policySingle:
+	case n.policy == policySingle && !n.stray:
 		return byLane
 	case (n.policy == policyNone || n.policy == policyBestEffort) && !n.memory:
 		return byTotal

@@ -52,7 +52,8 @@ func full() (topology.NodeTopology, topology.NodePools) {
 		pf := topology.Address{Bus: uint8(0x11 + 2*n)}
 		group := topology.Group{
 			NUMANodes: []int{n}, PF: pf.String(), PFName: fmt.Sprintf("enp%ds0f0np0", pf.Bus), Speed: 100000, Link: "up",
-			Total: 32, Healthy: 0, Free: 0,
+			Upstream: []string{fmt.Sprintf("0000:%02x:00.0", pf.Bus-1), fmt.Sprintf("0000:%02x:01.0", 0x10*n), fmt.Sprintf("0000:%02x:00.0", 0x10*n)},
+			Total:    32, Healthy: 0, Free: 0,
 		}
 		for vf := range 32 { // the longest form: all are unhealthy
 			group.Unhealthy = append(group.Unhealthy, topology.Address{Bus: pf.Bus, Device: uint8(1 + vf/8), Function: uint8(vf % 8)}.String())

@@ -179,9 +179,10 @@ type Group struct {
 	NUMANodes []int    `json:"numaNodes,omitempty"` // empty: no topology
 	PF        string   `json:"pf,omitempty"`        // PCI address of the PF
 	PFName    string   `json:"pfName,omitempty"`
-	Speed     int      `json:"speed,omitempty"` // Mbit/s of the PF
-	Link      string   `json:"link,omitempty"`  // up, down
-	Total     int      `json:"total"`           // registered with the kubelet
+	Upstream  []string `json:"upstream,omitempty"` // PCI bridges above the PF, the nearest first
+	Speed     int      `json:"speed,omitempty"`    // Mbit/s of the PF
+	Link      string   `json:"link,omitempty"`     // up, down
+	Total     int      `json:"total"`              // registered with the kubelet
 	Healthy   int      `json:"healthy"`
 	Free      int      `json:"free"`                // for people; the extender computes its own
 	Unhealthy []string `json:"unhealthy,omitempty"` // ids, so that a held one is not counted twice
