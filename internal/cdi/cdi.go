@@ -1,0 +1,249 @@
+// Package cdi keeps Container Device Interface specifications of the pools'
+// devices, for runtimes that put device nodes into containers by name.
+//
+// In flow the pools with the device nodes of their devices, and which devices
+// pods hold. Out flow one specification file a pool, there before the kubelet
+// hears of its devices, and the names that Allocate answers with. A runtime
+// looks a name up whenever it makes a container, also one that it makes again
+// while the plugin is down: a file stays when the plugin ends, and a device that
+// a pod holds stays in it whatever becomes of the device or its pool.
+//
+// A device's name is <prefix>/net-pci-<name>=<id>, of pool <prefix>/<name>:
+// net-accel- for accelerators, net-sf- for subfunctions. The sriov-network-device-plugin
+// leaves -<name> out; then its pools of one prefix share a kind, and their
+// annotations overwrite each other in a container that has devices of two. The
+// word before the name is also what makes any pool's name a valid class, which
+// must begin with a letter.
+package cdi
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	"tags.cncf.io/container-device-interface/pkg/parser"
+	specs "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/handout"
+)
+
+// DefaultDir is where runtimes look for specifications that come and go.
+const DefaultDir = cdi.DefaultDynamicDir
+
+const (
+	filePrefix = "numalane-"
+	fileSuffix = ".json"
+
+	// settle is how long a file is left alone that an instance of the plugin
+	// with other pools may just have written.
+	settle = time.Minute
+)
+
+// Pool is a resource and the device nodes of its devices.
+type Pool struct {
+	Resource string
+	Type     config.DeviceType
+	Nodes    map[string][]handout.Node // by device id; devices without nodes are left out
+}
+
+var classes = map[config.DeviceType]string{
+	config.NetDevice:    "net-pci-",
+	config.Accelerator:  "net-accel-",
+	config.AuxNetDevice: "net-sf-",
+}
+
+// Kind is the CDI kind of a resource's devices.
+func Kind(resource string, t config.DeviceType) string {
+	prefix, name, _ := strings.Cut(resource, "/")
+	return prefix + "/" + classes[t] + name
+}
+
+// Names are the devices as a runtime looks them up.
+func Names(kind string, ids []string) []string {
+	vendor, class := parser.ParseQualifier(kind)
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = parser.QualifiedName(vendor, class, id)
+	}
+	return names
+}
+
+// Annotation asks a runtime for devices as it was done before the kubelet had a
+// field for them. The key says nothing; it has to be another for each pool, and
+// its part after the slash is short.
+func Annotation(kind string, names []string) (key, value string) {
+	vendor, class := parser.ParseQualifier(kind)
+	key, err := cdi.AnnotationKey(vendor, class)
+	if err != nil { // too long
+		key = fmt.Sprintf("%snumalane_%x", cdi.AnnotationPrefix, sha256.Sum256([]byte(kind)))[:len(cdi.AnnotationPrefix)+40]
+	}
+	return key, strings.Join(names, ",")
+}
+
+// Folder is a folder of specifications.
+type Folder struct {
+	dir   string
+	cache *cdi.Cache
+
+	mu     sync.Mutex
+	wanted map[string]*specs.Spec // by kind
+}
+
+// New reads nothing and writes nothing yet.
+func New(dir string) (*Folder, error) {
+	c, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
+	if err != nil {
+		return nil, fmt.Errorf("CDI folder %s: %w", dir, err)
+	}
+	return &Folder{dir: filepath.Clean(dir), cache: c, wanted: map[string]*specs.Spec{}}, nil
+}
+
+// Sync writes what has changed of the pools, and removes the files of other
+// pools once nobody holds their devices. Held tells whether a pod holds, or may
+// hold, a device.
+func (f *Folder) Sync(pools []Pool, held func(resource, id string) bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	f.wanted = map[string]*specs.Spec{}
+	for _, p := range pools {
+		kind := Kind(p.Resource, p.Type)
+		now, err := f.read(kind)
+		if err != nil {
+			errs = append(errs, err) // it is written anew
+		}
+		f.wanted[kind] = specOf(kind, p, now, held)
+		errs = append(errs, f.write(kind))
+	}
+	return errors.Join(append(errs, f.retire(held))...)
+}
+
+// Ensure writes a kind's specification if that is not what is there.
+func (f *Folder) Ensure(kind string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.write(kind)
+}
+
+// specOf has the pool's devices, and of those that have left it the ones that
+// are held, as they were.
+func specOf(kind string, p Pool, now *specs.Spec, held func(resource, id string) bool) *specs.Spec {
+	s := &specs.Spec{Kind: kind}
+	for id, nodes := range p.Nodes {
+		if len(nodes) == 0 {
+			continue
+		}
+		d := specs.Device{Name: id}
+		for _, n := range nodes {
+			d.ContainerEdits.DeviceNodes = append(d.ContainerEdits.DeviceNodes, &specs.DeviceNode{Path: n.Container, HostPath: n.Host, Permissions: "rw"})
+		}
+		s.Devices = append(s.Devices, d)
+	}
+	if now != nil {
+		for _, d := range now.Devices {
+			if len(p.Nodes[d.Name]) == 0 && held(p.Resource, d.Name) {
+				s.Devices = append(s.Devices, d)
+			}
+		}
+	}
+	slices.SortFunc(s.Devices, func(a, b specs.Device) int { return strings.Compare(a.Name, b.Name) })
+	return s
+}
+
+// retire deals with the kinds of which there is no pool any more.
+func (f *Folder) retire(held func(resource, id string) bool) error {
+	paths, err := filepath.Glob(filepath.Join(f.dir, filePrefix+"*"+fileSuffix))
+	if err != nil {
+		return fmt.Errorf("CDI folder %s: %w", f.dir, err)
+	}
+	var errs []error
+	for _, path := range paths {
+		s, err := cdi.ReadSpec(path, 0)
+		if err != nil {
+			continue // not a specification, so not ours
+		}
+		kind := s.Kind
+		resource, ours := resourceOf(kind)
+		if _, wanted := f.wanted[kind]; wanted || !ours || f.path(kind) != path {
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil || time.Since(info.ModTime()) < settle {
+			continue
+		}
+		f.wanted[kind] = specOf(kind, Pool{Resource: resource}, s.Spec, held)
+		errs = append(errs, f.write(kind))
+	}
+	return errors.Join(errs...)
+}
+
+// resourceOf is the other way of Kind.
+func resourceOf(kind string) (resource string, ok bool) {
+	vendor, class := parser.ParseQualifier(kind)
+	for _, prefix := range slices.Sorted(maps.Values(classes)) {
+		if name, ok := strings.CutPrefix(class, prefix); ok {
+			return vendor + "/" + name, true
+		}
+	}
+	return "", false
+}
+
+func (f *Folder) name(kind string) string {
+	return filePrefix + strings.ReplaceAll(kind, "/", "_") + fileSuffix
+}
+
+func (f *Folder) path(kind string) string { return filepath.Join(f.dir, f.name(kind)) }
+
+// read is nil without a file.
+func (f *Folder) read(kind string) (*specs.Spec, error) {
+	s, err := cdi.ReadSpec(f.path(kind), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read CDI specification: %w", err)
+	}
+	return s.Spec, nil
+}
+
+// write makes the file of a kind what it shall be. A file that is right is not
+// touched: runtimes watch the folder.
+func (f *Folder) write(kind string) error {
+	want := f.wanted[kind]
+	if want == nil {
+		return nil
+	}
+	if len(want.Devices) == 0 {
+		if err := f.cache.RemoveSpec(f.name(kind)); err != nil {
+			return fmt.Errorf("remove CDI specification: %w", err)
+		}
+		return nil
+	}
+	var err error
+	if want.Version, err = specs.MinimumRequiredVersion(want); err != nil {
+		return fmt.Errorf("CDI specification of %s: %w", kind, err)
+	}
+	data, err := json.Marshal(want)
+	if err != nil {
+		return fmt.Errorf("CDI specification of %s: %w", kind, err)
+	}
+	if now, err := os.ReadFile(f.path(kind)); err == nil && bytes.Equal(now, data) {
+		return nil
+	}
+	if err := f.cache.WriteSpec(want, f.name(kind)); err != nil {
+		return fmt.Errorf("write CDI specification of %s: %w", kind, err)
+	}
+	return nil
+}
