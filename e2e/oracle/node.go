@@ -140,7 +140,7 @@ func (n *node) startPlugins(ctx context.Context) error {
 func (n *node) advertise() error {
 	assignment := n.config.Assign(n.tree.host)
 	n.pools = pools.Published(assignment.Pools, n.tree.host)
-	if err := n.own.update(pools.Advertised(assignment.Pools)); err != nil {
+	if err := n.own.update(pools.Advertised(assignment.Pools, n.tree.host, nil)); err != nil {
 		return err
 	}
 	devices := n.devices()

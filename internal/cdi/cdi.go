@@ -51,11 +51,10 @@ const (
 	settle = time.Minute
 )
 
-// Pool is a resource and the device nodes of its devices.
+// Pool are the device nodes of the devices of a kind.
 type Pool struct {
-	Resource string
-	Type     config.DeviceType
-	Nodes    map[string][]handout.Node // by device id; devices without nodes are left out
+	Kind  string
+	Nodes map[string][]handout.Node // by device id; devices without nodes are left out
 }
 
 var classes = map[config.DeviceType]string{
@@ -94,43 +93,61 @@ func Annotation(kind string, names []string) (key, value string) {
 
 // Folder is a folder of specifications.
 type Folder struct {
-	dir   string
-	cache *cdi.Cache
+	dir string
 
 	mu     sync.Mutex
 	wanted map[string]*specs.Spec // by kind
 }
 
-// New reads nothing and writes nothing yet.
-func New(dir string) (*Folder, error) {
-	c, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
-	if err != nil {
-		return nil, fmt.Errorf("CDI folder %s: %w", dir, err)
-	}
-	return &Folder{dir: filepath.Clean(dir), cache: c, wanted: map[string]*specs.Spec{}}, nil
-}
+// New does not touch the folder yet.
+func New(dir string) *Folder { return &Folder{dir: filepath.Clean(dir)} }
 
-// Sync writes what has changed of the pools, and removes the files of other
-// pools once nobody holds their devices. Held tells whether a pod holds, or may
-// hold, a device.
-func (f *Folder) Sync(pools []Pool, held func(resource, id string) bool) error {
+// Want says what shall be in the folder: the pools, and beside them the devices
+// of other kinds of ours as long as a pod holds them, or may do so.
+func (f *Folder) Want(pools []Pool, held func(resource, id string) bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var errs []error
 	f.wanted = map[string]*specs.Spec{}
 	for _, p := range pools {
-		kind := Kind(p.Resource, p.Type)
-		now, err := f.read(kind)
+		now, err := f.read(p.Kind)
 		if err != nil {
-			errs = append(errs, err) // it is written anew
+			errs = append(errs, err) // it will be written anew
 		}
-		f.wanted[kind] = specOf(kind, p, now, held)
-		errs = append(errs, f.write(kind))
+		f.wanted[p.Kind] = specOf(p, now, held)
 	}
-	return errors.Join(append(errs, f.retire(held))...)
+	others, err := filepath.Glob(filepath.Join(f.dir, filePrefix+"*"+fileSuffix))
+	if err != nil {
+		errs = append(errs, fmt.Errorf("CDI folder %s: %w", f.dir, err))
+	}
+	for _, path := range others {
+		now, err := cdi.ReadSpec(path, 0)
+		if err != nil {
+			continue // no specification, so not ours
+		}
+		_, ours := resourceOf(now.Kind)
+		if _, known := f.wanted[now.Kind]; known || !ours || f.path(now.Kind) != path {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) >= settle {
+			f.wanted[now.Kind] = specOf(Pool{Kind: now.Kind}, now.Spec, held)
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// Ensure writes a kind's specification if that is not what is there.
+// Write makes the folder what it shall be.
+func (f *Folder) Write() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, kind := range slices.Sorted(maps.Keys(f.wanted)) {
+		errs = append(errs, f.write(kind))
+	}
+	return errors.Join(errs...)
+}
+
+// Ensure does it for one kind.
 func (f *Folder) Ensure(kind string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,8 +156,9 @@ func (f *Folder) Ensure(kind string) error {
 
 // specOf has the pool's devices, and of those that have left it the ones that
 // are held, as they were.
-func specOf(kind string, p Pool, now *specs.Spec, held func(resource, id string) bool) *specs.Spec {
-	s := &specs.Spec{Kind: kind}
+func specOf(p Pool, now *specs.Spec, held func(resource, id string) bool) *specs.Spec {
+	s := &specs.Spec{Kind: p.Kind}
+	resource, _ := resourceOf(p.Kind)
 	for id, nodes := range p.Nodes {
 		if len(nodes) == 0 {
 			continue
@@ -153,40 +171,13 @@ func specOf(kind string, p Pool, now *specs.Spec, held func(resource, id string)
 	}
 	if now != nil {
 		for _, d := range now.Devices {
-			if len(p.Nodes[d.Name]) == 0 && held(p.Resource, d.Name) {
+			if len(p.Nodes[d.Name]) == 0 && held(resource, d.Name) {
 				s.Devices = append(s.Devices, d)
 			}
 		}
 	}
 	slices.SortFunc(s.Devices, func(a, b specs.Device) int { return strings.Compare(a.Name, b.Name) })
 	return s
-}
-
-// retire deals with the kinds of which there is no pool any more.
-func (f *Folder) retire(held func(resource, id string) bool) error {
-	paths, err := filepath.Glob(filepath.Join(f.dir, filePrefix+"*"+fileSuffix))
-	if err != nil {
-		return fmt.Errorf("CDI folder %s: %w", f.dir, err)
-	}
-	var errs []error
-	for _, path := range paths {
-		s, err := cdi.ReadSpec(path, 0)
-		if err != nil {
-			continue // not a specification, so not ours
-		}
-		kind := s.Kind
-		resource, ours := resourceOf(kind)
-		if _, wanted := f.wanted[kind]; wanted || !ours || f.path(kind) != path {
-			continue
-		}
-		info, err := os.Stat(path)
-		if err != nil || time.Since(info.ModTime()) < settle {
-			continue
-		}
-		f.wanted[kind] = specOf(kind, Pool{Resource: resource}, s.Spec, held)
-		errs = append(errs, f.write(kind))
-	}
-	return errors.Join(errs...)
 }
 
 // resourceOf is the other way of Kind.
@@ -200,11 +191,9 @@ func resourceOf(kind string) (resource string, ok bool) {
 	return "", false
 }
 
-func (f *Folder) name(kind string) string {
-	return filePrefix + strings.ReplaceAll(kind, "/", "_") + fileSuffix
+func (f *Folder) path(kind string) string {
+	return filepath.Join(f.dir, filePrefix+strings.ReplaceAll(kind, "/", "_")+fileSuffix)
 }
-
-func (f *Folder) path(kind string) string { return filepath.Join(f.dir, f.name(kind)) }
 
 // read is nil without a file.
 func (f *Folder) read(kind string) (*specs.Spec, error) {
@@ -218,7 +207,7 @@ func (f *Folder) read(kind string) (*specs.Spec, error) {
 	return s.Spec, nil
 }
 
-// write makes the file of a kind what it shall be. A file that is right is not
+// write makes one file what it shall be. A file that is right is not
 // touched: runtimes watch the folder.
 func (f *Folder) write(kind string) error {
 	want := f.wanted[kind]
@@ -226,7 +215,7 @@ func (f *Folder) write(kind string) error {
 		return nil
 	}
 	if len(want.Devices) == 0 {
-		if err := f.cache.RemoveSpec(f.name(kind)); err != nil {
+		if err := os.Remove(f.path(kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove CDI specification: %w", err)
 		}
 		return nil
@@ -242,7 +231,11 @@ func (f *Folder) write(kind string) error {
 	if now, err := os.ReadFile(f.path(kind)); err == nil && bytes.Equal(now, data) {
 		return nil
 	}
-	if err := f.cache.WriteSpec(want, f.name(kind)); err != nil {
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(f.dir), cdi.WithAutoRefresh(false))
+	if err != nil {
+		return fmt.Errorf("CDI folder %s: %w", f.dir, err)
+	}
+	if err := cache.WriteSpec(want, filepath.Base(f.path(kind))); err != nil {
 		return fmt.Errorf("write CDI specification of %s: %w", kind, err)
 	}
 	return nil

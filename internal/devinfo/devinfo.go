@@ -150,8 +150,8 @@ func device(resource, name string) (id string, ok bool) {
 	if id, ok = strings.CutSuffix(id, suffix); !ok {
 		return "", false
 	}
-	_, err := topology.ParseAddress(id)
-	return id, err == nil
+	address, err := topology.ParseAddress(id)
+	return id, err == nil && address.String() == id
 }
 
 // temp makes the folder if need be, for it may be removed at any time.

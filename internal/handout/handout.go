@@ -79,11 +79,12 @@ func Of(d *config.AssignedDevice, pool *config.Pool, host *topology.Host) Handou
 	if d.By.VDPA != "" {
 		b.vdpa()
 	}
-	if d.By.RDMA {
-		b.rdma()
-	}
 	if d.By.VhostNet {
 		b.vhostNet(host)
+	}
+	// Last: what it lacks may be back, so any other reason goes first.
+	if d.By.RDMA {
+		b.rdma()
 	}
 	if b.Withheld != "" {
 		b.Nodes = nil
@@ -175,8 +176,8 @@ func (b *builder) rdma() {
 		}
 	}
 	if len(names) == 0 {
-		b.Away = d.RDMACapable
-		if b.Away {
+		if d.RDMACapable {
+			b.Away = b.Withheld == ""
 			b.withhold("its RDMA device is not on the host: it still is in the network namespace of a pod, or its kernel module is not loaded")
 		} else {
 			b.withhold("it has no RDMA device, and the pool is for those that have: load the kernel modules of the device's RDMA")

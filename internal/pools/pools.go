@@ -7,22 +7,28 @@ package pools
 
 import (
 	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/handout"
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/internal/plugin"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// Advertised are the pools as the kubelet shall see them.
-func Advertised(assigned []config.AssignedPool) []plugin.Pool {
+// Advertised are the pools as the kubelet shall see them. Unhealthy is what
+// others know to be wrong with devices, by device id.
+func Advertised(assigned []config.AssignedPool, host *topology.Host, unhealthy map[string]string) []plugin.Pool {
 	pools := make([]plugin.Pool, len(assigned))
 	for i, a := range assigned {
-		pools[i] = plugin.Pool{Resource: a.Pool.Resource, Policy: a.Pool.AllocationPolicy, ExcludeTopology: a.Pool.ExcludeTopology}
+		pools[i] = plugin.Pool{
+			Resource: a.Pool.Resource, Policy: a.Pool.AllocationPolicy, DeviceType: a.Pool.DeviceType, ExcludeTopology: a.Pool.ExcludeTopology,
+		}
 		for _, d := range a.Devices {
-			healthy, problem := health(&d.Device)
-			pools[i].Devices = append(pools[i].Devices, plugin.Device{
-				ID: d.Address.String(), NUMANodes: numaNodes(&d.Device), PF: pfAddress(&d.Device), Driver: d.Driver, IOMMUGroup: d.IOMMUGroup,
-				Healthy: healthy, Problem: problem,
-			})
+			out := plugin.Device{ID: d.ID(), NUMANodes: numaNodes(&d.Device), PF: pfAddress(&d.Device), Handout: handout.Of(&d, a.Pool, host)}
+			out.Problem = problem(&d.Device, &out.Handout)
+			if out.Problem == "" {
+				out.Problem = unhealthy[out.ID]
+			}
+			out.Healthy = out.Problem == ""
+			pools[i].Devices = append(pools[i].Devices, out)
 		}
 	}
 	return pools
@@ -40,14 +46,18 @@ func Published(assigned []config.AssignedPool, host *topology.Host) []kubelet.Po
 	for i, a := range assigned {
 		pools[i] = kubelet.Pool{Resource: a.Pool.Resource, AllocationPolicy: string(a.Pool.AllocationPolicy)}
 		for _, d := range a.Devices {
-			healthy, _ := health(&d.Device)
-			out := kubelet.Device{ID: d.Address.String(), PF: pfAddress(&d.Device), Healthy: healthy}
+			h := handout.Of(&d, a.Pool, host)
+			out := kubelet.Device{ID: d.ID(), PF: pfAddress(&d.Device), Healthy: problem(&d.Device, &h) == ""}
 			if !a.Pool.ExcludeTopology {
 				out.NUMANodes = numaNodes(&d.Device)
 			}
-			if d.VF != nil {
-				out.PFName = d.VF.PFName
-				if link, ok := links[d.VF.PF]; ok {
+			if pf, ok := pfOf(&d.Device); ok {
+				link, known := links[pf]
+				out.PFName = link.Name
+				if d.VF != nil {
+					out.PFName = d.VF.PFName
+				}
+				if known {
 					out.Speed, out.Link = link.Speed, state(link.Up)
 				}
 			}
@@ -57,16 +67,19 @@ func Published(assigned []config.AssignedPool, host *topology.Host) []kubelet.Po
 	return pools
 }
 
-// health is that the device could be read and has a driver. That its netdev is
-// gone says nothing: an allocated VF's has moved into its pod.
-func health(d *topology.Device) (healthy bool, problem string) {
+// problem is that the device could not be read, has no driver, or can never be
+// handed to a pod whole. That its netdev or RDMA device is gone says nothing: an
+// allocated VF's have moved into its pod.
+func problem(d *topology.Device, h *handout.Handout) string {
 	switch {
 	case d.Problem != "":
-		return false, d.Problem
+		return d.Problem
 	case d.Driver == "":
-		return false, "no driver is bound to it"
+		return "no driver is bound to it"
+	case !h.Away:
+		return h.Withheld
 	}
-	return true, ""
+	return ""
 }
 
 func numaNodes(d *topology.Device) []int {
@@ -76,11 +89,23 @@ func numaNodes(d *topology.Device) []int {
 	return []int{d.NUMANode}
 }
 
-func pfAddress(d *topology.Device) string {
-	if d.VF == nil {
-		return ""
+// pfOf is the PF that a device shares with others: of a subfunction its PCI
+// parent, or the PF of that.
+func pfOf(d *topology.Device) (topology.Address, bool) {
+	switch {
+	case d.VF != nil:
+		return d.VF.PF, true
+	case d.Aux != nil:
+		return d.Address, true
 	}
-	return d.VF.PF.String()
+	return topology.Address{}, false
+}
+
+func pfAddress(d *topology.Device) string {
+	if pf, ok := pfOf(d); ok {
+		return pf.String()
+	}
+	return ""
 }
 
 func state(up bool) string {
