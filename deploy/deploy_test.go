@@ -26,6 +26,7 @@ import (
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
+	"github.com/numalane/numalane/internal/devinfo"
 	"github.com/numalane/numalane/pkg/allocator"
 )
 
@@ -180,7 +181,8 @@ func TestPluginPod(t *testing.T) {
 	for _, m := range c.VolumeMounts {
 		mounts[m.MountPath] = !m.ReadOnly
 	}
-	if d := cmp.Diff(map[string]bool{"/var/lib/kubelet": true, "/sys": false, "/etc/pcidp": false}, mounts); d != "" {
+	want := map[string]bool{"/var/lib/kubelet": true, "/sys": false, "/etc/pcidp": false, devinfo.DefaultDir: true}
+	if d := cmp.Diff(want, mounts); d != "" {
 		t.Errorf("mounts, and whether they are writable, -want +got:\n%s", d)
 	}
 	if len(c.Ports) != 1 {

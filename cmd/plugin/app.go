@@ -69,7 +69,8 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 		Logger:   log,
 	})
 	a.servers = plugin.New(plugin.Options{
-		SocketDir: o.devicePluginDir, Logger: log, OnAllocate: a.kubelet.Poke, OnStatus: a.statusChanged, Held: a.held,
+		SocketDir: o.devicePluginDir, Logger: log, OnAllocate: a.kubelet.Poke, OnStatus: a.statusChanged, Held: a.kubelet.HeldDevices,
+		DeviceInfoDir: o.deviceInfoDir, CDIDir: o.cdi(), CDIAnnotations: o.cdiAnnotations,
 	})
 	if err := reg.Register(a.servers); err != nil {
 		return nil, errors.Join(fmt.Errorf("register the pools' metrics: %w", err), a.kubelet.Close())
@@ -121,10 +122,10 @@ func (a *app) assign(ctx context.Context, updates chan<- []plugin.Pool) error {
 		case s := <-snapshots:
 			assignment := a.config.Assign(s.Host)
 			said = a.sayRejections(said, assignment.Rejections)
-			a.view.Store(&view{host: s.Host, pools: pools.Published(assignment.Pools, s.Host)})
+			a.view.Store(&view{host: s.Host, pools: pools.Published(assignment.Pools, s.Host, nil)})
 			a.tell()
 			select {
-			case updates <- pools.Advertised(assignment.Pools, s.Host):
+			case updates <- pools.Advertised(assignment.Pools, s.Host, nil):
 			case <-ctx.Done():
 			}
 		}
@@ -148,14 +149,6 @@ func (a *app) scan(root string) (*topology.Host, error) {
 		return topology.Read(root, topology.WithPrevious(last.Host))
 	}
 	return topology.Read(root)
-}
-
-func (a *app) held() map[string][]string {
-	held, err := a.kubelet.HeldDevices()
-	if err != nil {
-		a.log.Warn("cannot tell which devices pods hold", "err", err)
-	}
-	return held
 }
 
 // away tells that no kubelet listens.

@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/numalane/numalane/internal/cdi"
 	"github.com/numalane/numalane/internal/daemon"
+	"github.com/numalane/numalane/internal/devinfo"
 	"github.com/numalane/numalane/internal/kubelet"
 )
 
@@ -26,6 +28,11 @@ type options struct {
 	kubeletURL       string
 	kubeletConfig    string
 	kubeletConfigDir string
+
+	deviceInfoDir  string
+	useCDI         bool
+	cdiDir         string
+	cdiAnnotations bool
 
 	nodeName   string
 	kubeconfig string
@@ -45,6 +52,10 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.kubeletURL, "kubelet-url", "https://127.0.0.1:10250", "where the kubelet serves /configz; empty to read only its configuration file")
 	f.StringVar(&o.kubeletConfig, "kubelet-config", "", "the kubelet's configuration file, for when /configz does not answer (default KUBELET-DIR/config.yaml)")
 	f.StringVar(&o.kubeletConfigDir, "kubelet-config-dir", "", "the kubelet's configuration drop-in folder")
+	f.StringVar(&o.deviceInfoDir, "devinfo-dir", devinfo.DefaultDir, "folder where Multus looks for DeviceInfo files of devices that pods hold; empty for none")
+	f.BoolVar(&o.useCDI, "use-cdi", false, "have the container runtime make device nodes by CDI")
+	f.StringVar(&o.cdiDir, "cdi-dir", cdi.DefaultDir, "folder where the container runtime looks for CDI specifications")
+	f.BoolVar(&o.cdiAnnotations, "cdi-annotations", false, "with --use-cdi, name the devices to the container runtime by annotation as well, for one that knows no other way")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this Node in the API (default $NODE_NAME)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API (default: in a pod, its service account; elsewhere nothing is published)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8892", "address of /livez, /readyz and /metrics; empty for none")
@@ -73,5 +84,19 @@ func (o *options) complete() error {
 	if o.rescan <= 0 {
 		return errors.New("--rescan-interval: want a positive time")
 	}
+	switch {
+	case o.useCDI && o.cdiDir == "":
+		return errors.New("--cdi-dir: want a folder with --use-cdi")
+	case o.cdiAnnotations && !o.useCDI:
+		return errors.New("--cdi-annotations: means nothing without --use-cdi")
+	}
 	return nil
+}
+
+// cdi is the folder for CDI specifications; empty: without CDI.
+func (o *options) cdi() string {
+	if !o.useCDI {
+		return ""
+	}
+	return o.cdiDir
 }

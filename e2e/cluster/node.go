@@ -53,6 +53,9 @@ func (n *Node) KubeletDir() string { return filepath.Join(n.Dir, "kubelet") }
 // DevicePluginDir is the folder of the kubelet's registration socket.
 func (n *Node) DevicePluginDir() string { return filepath.Join(n.Dir, "dp") }
 
+// DeviceInfoDir is where numalane-plugin puts DeviceInfo files.
+func (n *Node) DeviceInfoDir() string { return filepath.Join(n.Dir, "devinfo") }
+
 // StartNode brings up a container runtime and a kubelet, and does not wait for
 // the Node to be ready.
 func (c *Cluster) StartNode(ctx context.Context, spec NodeSpec) (*Node, error) {

@@ -20,7 +20,7 @@ func (n *Node) StartPlugin(configFile string, flags ...string) (*Process, error)
 	args := append([]string{
 		"--sysfs-root", n.Sysfs(), "--config-file", configFile,
 		"--kubelet-dir", n.KubeletDir(), "--device-plugin-dir", n.DevicePluginDir(),
-		"--kubelet-url", fmt.Sprintf("https://127.0.0.1:%d", n.Port),
+		"--devinfo-dir", n.DeviceInfoDir(), "--kubelet-url", fmt.Sprintf("https://127.0.0.1:%d", n.Port),
 		"--node-name", n.Name, "--kubeconfig", n.c.Kubeconfig,
 		"--listen", "", "--rescan-interval", "1s",
 	}, flags...)

@@ -44,7 +44,7 @@ type ownPlugin struct {
 func startOwnPlugin(ctx context.Context, socketDir string, held func() map[string][]string) *ownPlugin {
 	ctx, stop := context.WithCancel(ctx)
 	p := &ownPlugin{updates: make(chan []plugin.Pool), stop: stop, done: make(chan error, 1)}
-	servers := plugin.New(plugin.Options{SocketDir: socketDir, Held: held})
+	servers := plugin.New(plugin.Options{SocketDir: socketDir, Held: func() (map[string][]string, error) { return held(), nil }})
 	go func() { p.done <- servers.Run(ctx, p.updates) }()
 	return p
 }

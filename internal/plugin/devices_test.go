@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
+	"github.com/numalane/numalane/internal/handout"
 	"github.com/numalane/numalane/internal/plugin"
 )
 
@@ -69,7 +69,8 @@ func TestUpdatesArePushedOnChange(t *testing.T) {
 	// call in between leaves the stream time for a message too many.
 	for i := range 20 {
 		n.updates <- []plugin.Pool{pool(sick)}
-		sick.Driver, sick.Problem = "vfio-pci", fmt.Sprint("its driver changes, ", i)
+		sick.Problem = fmt.Sprint("its driver changes, ", i)
+		sick.Handout.Nodes = []handout.Node{{Host: "/dev/vfio/vfio", Container: "/dev/vfio/vfio"}}
 		n.updates <- []plugin.Pool{pool(sick)}
 		if _, err := n.api(resource).GetDevicePluginOptions(t.Context(), &pluginapi.Empty{}); err != nil {
 			t.Fatal(err)
@@ -202,106 +203,6 @@ func TestContradictionChangesNothing(t *testing.T) {
 			}
 			if !strings.Contains(log.String(), c.want) {
 				t.Errorf("log lacks %q:\n%s", c.want, log.String())
-			}
-		})
-	}
-}
-
-func TestAllocate(t *testing.T) {
-	vfio := func(id, group string) plugin.Device {
-		return plugin.Device{ID: id, NUMANodes: []int{0}, Driver: "vfio-pci", IOMMUGroup: group, Healthy: true}
-	}
-	sick := vf("0000:3b:02.6", 0)
-	sick.Healthy, sick.Problem = false, "link of its PF is down"
-	var calls atomic.Int32
-	n := newNode(t, 37, func(o *plugin.Options) { o.OnAllocate = func() { calls.Add(1) } })
-	n.start()
-	n.updates <- []plugin.Pool{pool(
-		vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 1), vfio("0000:3b:02.2", "42"), vfio("0000:3b:02.3", "42"), vfio("0000:3b:02.4", "43"), vfio("0000:3b:02.5", ""), sick,
-	)}
-	n.waitLive(1)
-	node := func(path string) *pluginapi.DeviceSpec {
-		return &pluginapi.DeviceSpec{HostPath: path, ContainerPath: path, Permissions: "rw"}
-	}
-	const key = "PCIDEVICE_INTEL_COM_SRIOV-NET"
-	cases := map[string]struct {
-		ids  []string
-		want *pluginapi.ContainerAllocateResponse
-		err  string
-	}{
-		"kernel driver, any order": {
-			ids: []string{"0000:3b:02.1", "0000:3b:02.0"},
-			want: &pluginapi.ContainerAllocateResponse{Envs: map[string]string{
-				key:           "0000:3b:02.0,0000:3b:02.1",
-				key + "_INFO": `{"0000:3b:02.0":{"generic":{"deviceID":"0000:3b:02.0"}},"0000:3b:02.1":{"generic":{"deviceID":"0000:3b:02.1"}}}`,
-			}},
-		},
-		"vfio": {
-			ids: []string{"0000:3b:02.4"},
-			want: &pluginapi.ContainerAllocateResponse{
-				Envs: map[string]string{
-					key:           "0000:3b:02.4",
-					key + "_INFO": `{"0000:3b:02.4":{"generic":{"deviceID":"0000:3b:02.4"},"vfio":{"dev-mount":"/dev/vfio/43","mount":"/dev/vfio/vfio"}}}`,
-				},
-				Devices: []*pluginapi.DeviceSpec{node("/dev/vfio/vfio"), node("/dev/vfio/43")},
-			},
-		},
-		"vfio, shared group": {
-			ids: []string{"0000:3b:02.2", "0000:3b:02.3"},
-			want: &pluginapi.ContainerAllocateResponse{
-				Envs: map[string]string{
-					key:           "0000:3b:02.2,0000:3b:02.3",
-					key + "_INFO": `{"0000:3b:02.2":{"generic":{"deviceID":"0000:3b:02.2"},"vfio":{"dev-mount":"/dev/vfio/42","mount":"/dev/vfio/vfio"}},"0000:3b:02.3":{"generic":{"deviceID":"0000:3b:02.3"},"vfio":{"dev-mount":"/dev/vfio/42","mount":"/dev/vfio/vfio"}}}`,
-				},
-				Devices: []*pluginapi.DeviceSpec{node("/dev/vfio/vfio"), node("/dev/vfio/42")},
-			},
-		},
-		"vfio without a group": {ids: []string{"0000:3b:02.5"}, err: "device 0000:3b:02.5 of pool intel.com/sriov-net is bound to vfio-pci and has no IOMMU group"},
-		"unknown":              {ids: []string{"0000:3b:02.0", "0000:ff:1f.7"}, err: "device 0000:ff:1f.7 is not in pool intel.com/sriov-net"},
-		"unhealthy":            {ids: []string{"0000:3b:02.6"}, err: "device 0000:3b:02.6 of pool intel.com/sriov-net is unhealthy (link of its PF is down)"},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			before := calls.Load()
-			got, err := n.api(resource).Allocate(t.Context(), &pluginapi.AllocateRequest{
-				ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: c.ids}},
-			})
-			if calls.Load() != before+1 {
-				t.Errorf("OnAllocate was called %d times, want once", calls.Load()-before)
-			}
-			if c.err != "" {
-				if err == nil || !strings.Contains(err.Error(), c.err) {
-					t.Fatalf("error %v, want %q", err, c.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := &pluginapi.AllocateResponse{ContainerResponses: []*pluginapi.ContainerAllocateResponse{c.want}}
-			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-				t.Errorf("answer (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestAllocateKey(t *testing.T) {
-	for resource, key := range map[string]string{
-		"intel.com/sriov":           "PCIDEVICE_INTEL_COM_SRIOV",
-		"intel.com/sriov-net":       "PCIDEVICE_INTEL_COM_SRIOV-NET",
-		"my-org.example.io/dpdk_10": "PCIDEVICE_MY-ORG_EXAMPLE_IO_DPDK_10",
-	} {
-		t.Run(resource, func(t *testing.T) {
-			n := liveNode(t, 37, plugin.Pool{Resource: resource, Devices: []plugin.Device{vf("10000:01:00.1", 0)}})
-			got, err := n.api(resource).Allocate(t.Context(), &pluginapi.AllocateRequest{
-				ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: []string{"10000:01:00.1"}}},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if v := got.ContainerResponses[0].Envs[key]; v != "10000:01:00.1" {
-				t.Errorf("%s=%q in %v", key, v, got.ContainerResponses[0].Envs)
 			}
 		})
 	}

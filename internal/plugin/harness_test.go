@@ -13,6 +13,7 @@ import (
 
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
+	"github.com/numalane/numalane/internal/handout"
 	"github.com/numalane/numalane/internal/plugin"
 )
 
@@ -29,11 +30,14 @@ type node struct {
 
 	mu   sync.Mutex
 	held map[string][]string
+	dark error // why Held cannot tell
 }
 
-func (n *node) setHeld(held map[string][]string) {
+func (n *node) setHeld(held map[string][]string) { n.setHeldErr(held, nil) }
+
+func (n *node) setHeldErr(held map[string][]string, err error) {
 	n.mu.Lock()
-	n.held = held
+	n.held, n.dark = held, err
 	n.mu.Unlock()
 	n.HeldChanged()
 }
@@ -53,10 +57,10 @@ func newNode(t testing.TB, minor int, change ...func(*plugin.Options)) *node {
 	t.Helper()
 	dir := socketDir(t)
 	n := &node{fakeKubelet: newKubelet(t, dir, minor), t: t, updates: make(chan []plugin.Pool)}
-	opts := plugin.Options{SocketDir: dir, Held: func() map[string][]string {
+	opts := plugin.Options{SocketDir: dir, Held: func() (map[string][]string, error) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.held
+		return n.held, n.dark
 	}}
 	for _, c := range change {
 		c(&opts)
@@ -181,7 +185,10 @@ func eventually(t testing.TB, what string, check func() error) {
 }
 
 func vf(id string, numa ...int) plugin.Device {
-	return plugin.Device{ID: id, NUMANodes: numa, PF: "0000:3b:00.0", Driver: "iavf", Healthy: true}
+	return plugin.Device{
+		ID: id, NUMANodes: numa, PF: "0000:3b:00.0", Healthy: true,
+		Handout: handout.Handout{Info: map[string]map[string]string{"generic": {"deviceID": id}}},
+	}
 }
 
 func pool(devices ...plugin.Device) plugin.Pool {

@@ -9,19 +9,21 @@ import (
 
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
+	"github.com/numalane/numalane/internal/cdi"
+	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/handout"
 	"github.com/numalane/numalane/pkg/allocator"
 )
 
 // Device is one device of a pool. It is not changed once handed over.
 type Device struct {
-	ID         string   // PCI address: what the kubelet and the pod see
-	NUMANodes  []int    // empty: the device does not say where it sits
-	PF         string   // PCI address of its PF; empty: none
-	Upstream   []string // PCI bridges above it, the nearest first
-	Driver     string   // the bound driver; "vfio-pci" devices get their VFIO nodes
-	IOMMUGroup string   // number of the IOMMU group, for vfio-pci
-	Healthy    bool
-	Problem    string // why it is not healthy, for logs and errors
+	ID        string   // PCI address or name: what the kubelet and the pod see
+	NUMANodes []int    // empty: the device does not say where it sits
+	PF        string   // PCI address of its PF; empty: none
+	Upstream  []string // PCI bridges above it, the nearest first
+	Healthy   bool
+	Problem   string          // why it is not healthy, for logs and errors
+	Handout   handout.Handout // what a container gets with it
 }
 
 // Pool is a resource and its devices. It is not changed once handed over.
@@ -29,7 +31,8 @@ type Pool struct {
 	Resource        string // prefix and name: intel.com/sriov
 	Policy          allocator.Policy
 	Distances       allocator.Distances // of the machine's NUMA nodes
-	ExcludeTopology bool                // tell the kubelet no NUMA nodes
+	DeviceType      config.DeviceType
+	ExcludeTopology bool // tell the kubelet no NUMA nodes
 	Devices         []Device
 }
 
@@ -38,6 +41,7 @@ type snapshot struct {
 	resource string
 	policy   allocator.Policy
 	between  allocator.Distances
+	kind     string // of its devices, with CDI
 	// advertise is whether the kubelet shall know the resource at all: from
 	// its first device on, until the pool leaves the configuration and the
 	// last of its devices is free. Empty in between is allocatable 0.
@@ -79,7 +83,10 @@ func (h holders) other(id, resource string) (string, bool) {
 // that a pod holds under another resource, as after a change of configuration,
 // is Unhealthy here until it is free, or two pods would get it.
 func snapshotOf(p Pool, configured bool, h holders, prev *snapshot) *snapshot {
-	s := &snapshot{resource: p.Resource, policy: p.Policy, between: p.Distances, exclude: p.ExcludeTopology, devices: make(map[string]Device, len(p.Devices))}
+	s := &snapshot{
+		resource: p.Resource, policy: p.Policy, between: p.Distances, kind: cdi.Kind(p.Resource, p.DeviceType), exclude: p.ExcludeTopology,
+		devices: make(map[string]Device, len(p.Devices)),
+	}
 	for _, d := range p.Devices {
 		if r, held := h.other(d.ID, p.Resource); held {
 			d.Healthy = false

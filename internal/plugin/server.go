@@ -27,6 +27,7 @@ type server struct {
 	resource   string
 	pool       *cell[*snapshot]
 	folder     *folder
+	files      *files
 	onAllocate func()
 	onStatus   func()
 	log        *slog.Logger

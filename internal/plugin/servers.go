@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,14 +28,25 @@ type Options struct {
 	OnStatus func()
 	// Held are the ids of the devices that pods hold, by resource, of other
 	// vendors' resources too: a device that a pod holds under one resource is
-	// not given away under another.
-	Held func() map[string][]string
+	// not given away under another. While it cannot tell, what it told last
+	// stands.
+	Held func() (map[string][]string, error)
+	// DeviceInfoDir is where Multus looks for DeviceInfo files; empty: none are
+	// written.
+	DeviceInfoDir string
+	// CDIDir is where the container runtime looks for CDI specifications; if it
+	// is given, containers get their device nodes by CDI.
+	CDIDir string
+	// CDIAnnotations is whether the runtime is told of CDI devices by annotation
+	// as well, for one that does not read the field.
+	CDIAnnotations bool
 }
 
 // Servers are the DevicePlugin servers of a node.
 type Servers struct {
 	opts    Options
 	folder  *folder
+	files   *files
 	recheck chan struct{}
 	status  atomic.Pointer[[]*server] // by resource
 }
@@ -51,7 +63,7 @@ func New(o Options) *Servers {
 		o.OnStatus = func() {}
 	}
 	if o.Held == nil {
-		o.Held = func() map[string][]string { return nil }
+		o.Held = func() (map[string][]string, error) { return nil, nil }
 	}
 	s := &Servers{
 		opts: o,
@@ -64,6 +76,7 @@ func New(o Options) *Servers {
 		recheck: make(chan struct{}, 1),
 	}
 	s.status.Store(&[]*server{})
+	s.files = newFiles(o, s.HeldChanged)
 	return s
 }
 
@@ -85,6 +98,7 @@ func (s *Servers) Run(ctx context.Context, updates <-chan []Pool) error {
 		return err
 	}
 	s.folder.sweep(ctx)
+	s.files.open()
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { s.folder.watch(ctx) })
@@ -117,6 +131,13 @@ type fleet struct {
 	*Servers
 	byResource map[string]*member
 	start      func(*server)
+	held       holdings
+}
+
+// holdings are what pods hold, as far as it is known.
+type holdings struct {
+	known      bool
+	byResource map[string][]string
 }
 
 // member is one resource that was configured at some time. It stays when its
@@ -132,7 +153,7 @@ type member struct {
 func (f *fleet) configure(pools []Pool) {
 	for _, m := range f.byResource {
 		m.configured = false
-		m.desired = Pool{Resource: m.resource, Policy: m.desired.Policy, ExcludeTopology: m.desired.ExcludeTopology}
+		m.desired.Devices = nil
 	}
 	var added []*member
 	for _, p := range pools {
@@ -156,6 +177,7 @@ func (f *fleet) newServer(resource string) *server {
 		resource:   resource,
 		pool:       newCell(&snapshot{resource: resource, list: &pluginapi.ListAndWatchResponse{}}),
 		folder:     f.folder,
+		files:      f.files,
 		onAllocate: f.opts.OnAllocate,
 		onStatus:   f.opts.OnStatus,
 		log:        f.opts.Logger.With("pool", resource),
@@ -167,11 +189,26 @@ func (f *fleet) newServer(resource string) *server {
 
 // refresh makes every snapshot anew.
 func (f *fleet) refresh() {
-	h := holdersOf(f.opts.Held())
+	held, err := f.opts.Held()
+	if err != nil {
+		f.opts.Logger.Warn("cannot tell which devices pods hold", "err", err)
+	} else {
+		f.held = holdings{true, held}
+	}
+	h := holdersOf(f.held.byResource)
+	next := make(map[string]*snapshot, len(f.byResource))
+	standby := map[string]bool{}
+	for resource, m := range f.byResource {
+		next[resource] = snapshotOf(m.desired, m.configured, h, m.pool.value())
+		if m.rivals.live.value() {
+			standby[resource] = true
+		}
+	}
+	// First the files: the kubelet may allocate a device once it hears of it.
+	f.files.keep(slices.Collect(maps.Values(next)), f.held, standby)
 	var shown []*server
-	for _, m := range f.byResource {
-		prev := m.pool.value()
-		next := snapshotOf(m.desired, m.configured, h, prev)
+	for resource, m := range f.byResource {
+		prev, next := m.pool.value(), next[resource]
 		m.pool.set(next)
 		if m.configured || next.advertise {
 			shown = append(shown, m.server)

@@ -18,6 +18,7 @@ type service struct {
 
 	pool       *cell[*snapshot]
 	superseded *cell[bool] // a newer instance tells the kubelet of the devices
+	files      *files
 	onAllocate func()
 
 	opened  chan struct{} // closed when the first stream opens
@@ -29,10 +30,11 @@ type service struct {
 	over    bool
 }
 
-func newService(pool *cell[*snapshot], superseded *cell[bool], onAllocate func()) *service {
+func newService(pool *cell[*snapshot], superseded *cell[bool], files *files, onAllocate func()) *service {
 	return &service{
 		pool:       pool,
 		superseded: superseded,
+		files:      files,
 		onAllocate: onAllocate,
 		opened:     make(chan struct{}),
 		ended:      make(chan struct{}),
@@ -143,18 +145,29 @@ func (s *snapshot) prefer(ids, mustInclude []string, size int) []string {
 	return allocator.Prefer(s.policy, s.between, available, mustInclude, min(size, len(available)))
 }
 
-// Allocate tells what the containers need to use their devices. An error
-// rejects the pod, which could not have worked.
+// Allocate tells what the containers need to use their devices, and has the
+// files in place that go with it. An error rejects the pod, which could not have
+// worked, and leaves nothing behind. The kubelet asks for one container at a
+// time; of several, all get theirs or none.
 func (s *service) Allocate(_ context.Context, req *pluginapi.AllocateRequest) (*pluginapi.AllocateResponse, error) {
 	defer s.onAllocate()
 	pool := s.pool.value()
 	resp := &pluginapi.AllocateResponse{}
+	var grants []grant
 	for _, c := range req.GetContainerRequests() {
-		a, err := pool.allocation(c.GetDevicesIds())
+		g, err := pool.grant(c.GetDevicesIds())
 		if err != nil {
 			return nil, err
 		}
+		a, err := s.files.answer(&g)
+		if err != nil {
+			return nil, err
+		}
+		grants = append(grants, g)
 		resp.ContainerResponses = append(resp.ContainerResponses, a)
+	}
+	if err := s.files.write(pool, grants); err != nil {
+		return nil, err
 	}
 	return resp, nil
 }

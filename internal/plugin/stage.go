@@ -37,7 +37,7 @@ type stage struct {
 
 func newStage(ctx context.Context, s *server, listener net.Listener) *stage {
 	st := &stage{
-		svc:    newService(s.pool, s.rivals.live, s.onAllocate),
+		svc:    newService(s.pool, s.rivals.live, s.files, s.onAllocate),
 		health: newAudience(),
 		served: make(chan error, 1),
 		grpc:   grpc.NewServer(),

@@ -1,11 +1,13 @@
 package pools
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/numalane/numalane/internal/config"
+	"github.com/numalane/numalane/internal/handout"
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/internal/plugin"
 	"github.com/numalane/numalane/pkg/allocator"
@@ -48,20 +50,34 @@ func TestPools(t *testing.T) {
 		{Pool: &config.Pool{Resource: "numalane.io/b", AllocationPolicy: allocator.PolicySpread, ExcludeTopology: true}, Devices: []config.AssignedDevice{
 			vf("0000:00:05.0", 0, func(d *topology.Device) { d.VF, d.Upstream = nil, []topology.Address{address("0000:00:04.0")} }),
 		}},
+		{Pool: &config.Pool{Resource: "numalane.io/sf", DeviceType: config.AuxNetDevice}, Devices: []config.AssignedDevice{
+			vf("0000:3b:00.0", 1, func(d *topology.Device) { d.VF, d.Aux = nil, &topology.AuxiliaryDevice{Name: "mlx5_core.sf.4"} }),
+			vf("0000:3b:02.4", 1, func(d *topology.Device) { d.Aux = &topology.AuxiliaryDevice{Name: "mlx5_core.sf.5"} }),
+		}},
 	}
 	pfs := pf.String()
+	words := func(id string) handout.Handout {
+		return handout.Handout{Info: map[string]map[string]string{"generic": {"deviceID": id}}}
+	}
+	vfio := words("0000:3b:02.1")
+	vfio.Info["vfio"] = map[string]string{"mount": "/dev/vfio/vfio", "dev-mount": "/dev/vfio/7"}
+	vfio.Nodes = []handout.Node{{Host: "/dev/vfio/vfio", Container: "/dev/vfio/vfio"}, {Host: "/dev/vfio/7", Container: "/dev/vfio/7"}}
 	wantAdvertised := []plugin.Pool{
 		{Resource: "numalane.io/a", Policy: allocator.PolicyPacked, Distances: distances, Devices: []plugin.Device{
-			{ID: "0000:3b:02.0", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Driver: "iavf", Healthy: true},
-			{ID: "0000:3b:02.1", PF: pfs, Upstream: upstream, Driver: "vfio-pci", IOMMUGroup: "7", Healthy: true},
-			{ID: "0000:3b:02.2", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Problem: "no driver is bound to it"},
-			{ID: "0000:3b:02.3", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Driver: "iavf", Problem: "numa_node: permission denied"},
+			{ID: "0000:3b:02.0", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Healthy: true, Handout: words("0000:3b:02.0")},
+			{ID: "0000:3b:02.1", PF: pfs, Upstream: upstream, Healthy: true, Handout: vfio},
+			{ID: "0000:3b:02.2", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Problem: "no driver is bound to it", Handout: words("0000:3b:02.2")},
+			{ID: "0000:3b:02.3", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Problem: "numa_node: permission denied", Handout: words("0000:3b:02.3")},
 		}},
 		{Resource: "numalane.io/b", Policy: allocator.PolicySpread, Distances: distances, ExcludeTopology: true, Devices: []plugin.Device{
-			{ID: "0000:00:05.0", NUMANodes: []int{0}, Upstream: []string{"0000:00:04.0"}, Driver: "iavf", Healthy: true},
+			{ID: "0000:00:05.0", NUMANodes: []int{0}, Upstream: []string{"0000:00:04.0"}, Healthy: true, Handout: words("0000:00:05.0")},
+		}},
+		{Resource: "numalane.io/sf", Distances: distances, DeviceType: config.AuxNetDevice, Devices: []plugin.Device{
+			{ID: "mlx5_core.sf.4", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Healthy: true, Handout: words("mlx5_core.sf.4")},
+			{ID: "mlx5_core.sf.5", NUMANodes: []int{1}, PF: pfs, Upstream: upstream, Healthy: true, Handout: words("mlx5_core.sf.5")},
 		}},
 	}
-	if diff := cmp.Diff(wantAdvertised, Advertised(assigned, host), cmp.AllowUnexported(allocator.Distances{})); diff != "" {
+	if diff := cmp.Diff(wantAdvertised, Advertised(assigned, host, nil), cmp.AllowUnexported(allocator.Distances{})); diff != "" {
 		t.Errorf("advertised (-want +got):\n%s", diff)
 	}
 	link := kubelet.Device{PF: pfs, PFName: "ens1f0", Upstream: upstream, Speed: 10000, Link: "up"}
@@ -75,8 +91,40 @@ func TestPools(t *testing.T) {
 			device("0000:3b:02.0", true, 1), device("0000:3b:02.1", true), device("0000:3b:02.2", false, 1), device("0000:3b:02.3", false, 1),
 		}},
 		{Resource: "numalane.io/b", AllocationPolicy: "spread", Devices: []kubelet.Device{{ID: "0000:00:05.0", Healthy: true}}},
+		{Resource: "numalane.io/sf", Devices: []kubelet.Device{device("mlx5_core.sf.4", true, 1), device("mlx5_core.sf.5", true, 1)}},
 	}
-	if diff := cmp.Diff(wantPublished, Published(assigned, host)); diff != "" {
+	if diff := cmp.Diff(wantPublished, Published(assigned, host, nil)); diff != "" {
 		t.Errorf("published (-want +got):\n%s", diff)
+	}
+}
+
+// TestHealth: a device that no pod could be given is unhealthy in both eyes; one
+// of which a part is in its pod is not.
+func TestHealth(t *testing.T) {
+	tests := []struct {
+		name      string
+		device    topology.Device
+		by        config.Selector
+		unhealthy map[string]string
+		problem   string // begins with
+	}{
+		{name: "well", device: topology.Device{Driver: "iavf"}},
+		{name: "vfio-pci without a group", device: topology.Device{Driver: "vfio-pci"}, problem: "it is bound to vfio-pci and has no IOMMU group"},
+		{name: "its RDMA device is in a pod", device: topology.Device{Driver: "mlx5_core", RDMACapable: true}, by: config.Selector{RDMA: true}},
+		{name: "no vhost-net", device: topology.Device{Driver: "mlx5_core", RDMACapable: true}, by: config.Selector{RDMA: true, VhostNet: true}, problem: "the pool is for /dev/vhost-net"},
+		{name: "unhealthy to others", device: topology.Device{Driver: "iavf"}, unhealthy: map[string]string{"0000:00:00.0": "link is down"}, problem: "link is down"},
+		{name: "its own problem first", device: topology.Device{}, unhealthy: map[string]string{"0000:00:00.0": "link is down"}, problem: "no driver is bound to it"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			assigned := []config.AssignedPool{{Pool: &config.Pool{DeviceType: config.NetDevice}, Devices: []config.AssignedDevice{{Device: test.device, By: &test.by}}}}
+			got := Advertised(assigned, &topology.Host{}, test.unhealthy)[0].Devices[0]
+			if got.Healthy != (test.problem == "") || !strings.HasPrefix(got.Problem, test.problem) {
+				t.Errorf("healthy %t, problem %q; want %q", got.Healthy, got.Problem, test.problem)
+			}
+			if p := Published(assigned, &topology.Host{}, test.unhealthy)[0].Devices[0]; p.Healthy != got.Healthy {
+				t.Errorf("published as healthy %t, advertised %t", p.Healthy, got.Healthy)
+			}
+		})
 	}
 }
