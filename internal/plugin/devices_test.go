@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/numalane/numalane/internal/handout"
 	"github.com/numalane/numalane/internal/plugin"
+	"github.com/numalane/numalane/pkg/allocator"
 )
 
 func TestTopology(t *testing.T) {
@@ -227,6 +229,54 @@ func TestPreferredAllocation(t *testing.T) {
 	}}
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("preferred (-want +got):\n%s", diff)
+	}
+}
+
+// TestPreferredAllocationByPolicy: what the pool is told of the machine decides.
+func TestPreferredAllocationByPolicy(t *testing.T) {
+	of := func(pf string, numa int, upstream ...string) []plugin.Device {
+		var all []plugin.Device
+		for _, i := range []string{"0", "1"} {
+			d := vf(pf+"."+i, numa)
+			d.PF, d.Upstream = pf, upstream
+			all = append(all, d)
+		}
+		return all
+	}
+	distances := allocator.NewDistances(map[int]map[int]int{0: {0: 10, 1: 31, 2: 12}, 1: {0: 31, 1: 10, 2: 31}, 2: {0: 12, 1: 31, 2: 10}})
+	devices := slices.Concat(of("a", 0, "root1"), of("b", 0, "root1"), of("c", 0, "root2"), of("d", 1, "root3"), of("e", 2, "root4"))
+	cases := map[string]struct {
+		policy  allocator.Policy
+		exclude bool
+		must    []string
+		size    int32
+		want    []string
+	}{
+		"packed":                       {allocator.PolicyPacked, false, []string{"b.0"}, 4, []string{"a.0", "a.1", "b.0", "b.1"}},
+		"spread, over cards":           {allocator.PolicySpread, false, []string{"b.0"}, 2, []string{"b.0", "c.0"}},
+		"paired, on two cards":         {allocator.PolicyPaired, false, []string{"b.0"}, 4, []string{"b.0", "b.1", "c.0", "c.1"}},
+		"the near NUMA node":           {allocator.PolicyPacked, false, []string{"e.0"}, 8, []string{"a.0", "a.1", "b.0", "b.1", "c.0", "c.1", "e.0", "e.1"}},
+		"NUMA nodes that are excluded": {allocator.PolicyPaired, true, []string{"d.1"}, 2, []string{"a.0", "d.1"}},
+	}
+	var available []string
+	for _, d := range devices {
+		available = append(available, d.ID)
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			n := liveNode(t, 37, plugin.Pool{Resource: resource, Policy: c.policy, Distances: distances, ExcludeTopology: c.exclude, Devices: devices})
+			got, err := n.api(resource).GetPreferredAllocation(t.Context(), &pluginapi.PreferredAllocationRequest{
+				ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
+					{AvailableDeviceIDs: available, MustIncludeDeviceIDs: c.must, AllocationSize: c.size},
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got.ContainerResponses[0].DeviceIDs); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -62,6 +62,60 @@ func BenchmarkOutcomes(b *testing.B) {
 	}
 }
 
+// BenchmarkPrefer chooses 8 of 256 VFs of 8 PFs, on all NUMA nodes or one: the
+// kubelet waits for it.
+func BenchmarkPrefer(b *testing.B) {
+	for _, policy := range []Policy{PolicyPacked, PolicySpread, PolicyPaired} {
+		for _, numa := range []int{1, 8} {
+			b.Run(fmt.Sprintf("policy=%s/numa=%d", policy, numa), func(b *testing.B) {
+				told := map[int]map[int]int{}
+				var pool []Device
+				for i := range 8 {
+					told[i] = map[int]int{}
+					for j := range 8 {
+						told[i][j] = 10 + 11*min(1, i^j)
+					}
+					pf := fmt.Sprint("pf", i)
+					for vf := range 32 {
+						pool = append(pool, Device{ID: fmt.Sprint(pf, ".", vf), NUMANodes: []int{i % numa}, PF: pf, Upstream: []string{"port" + pf, "root"}})
+					}
+				}
+				distances := NewDistances(told)
+				b.ReportAllocs()
+				for b.Loop() {
+					if got := Prefer(policy, distances, pool, nil, 8); len(got) != 8 {
+						b.Fatal(got)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkAdmitPreferred admits a pod of two containers, so that devices of the
+// first are chosen one by one.
+func BenchmarkAdmitPreferred(b *testing.B) {
+	for _, topologyPolicy := range []string{topology.PolicySingleNUMANode, topology.PolicyRestricted, topology.PolicyNone} {
+		for _, policy := range []Policy{PolicyPacked, PolicySpread, PolicyPaired} {
+			b.Run(fmt.Sprintf("policy=%s/devices=%s", topologyPolicy, policy), func(b *testing.B) {
+				m := machine{policy: topologyPolicy}
+				for range 2 {
+					m.cores, m.vfs = append(m.cores, 32), append(m.vfs, 8)
+				}
+				s := m.state()
+				s.Pools.Pools[0].AllocationPolicy = string(policy)
+				n, r := compile(b, s), NewRequest(podOf(asks{vf: 4}, asks{vf: 1}))
+				b.ReportAllocs()
+				for b.Loop() {
+					if !n.Admit(r).OK() {
+						b.Fatal("refused")
+					}
+				}
+			})
+		}
+	}
+}
+
 // benchCase is a node with a pool for each resource beyond the CPUs, and a pod
 // that asks for all of them.
 func benchCase(b *testing.B, policy string, numa, resources int, cpus string) (*Node, *Request) {
