@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,8 +44,7 @@ func (l *LogFile) open() error {
 	}
 	info, err := f.Stat()
 	if err != nil {
-		f.Close()
-		return fmt.Errorf("open the log file: %w", err)
+		return errors.Join(fmt.Errorf("open the log file: %w", err), f.Close())
 	}
 	l.file, l.size = f, info.Size()
 	return nil
