@@ -139,8 +139,8 @@ func (n *node) startPlugins(ctx context.Context) error {
 // advertise hands the machine's devices to the plugin, and waits for the kubelet.
 func (n *node) advertise() error {
 	assignment := n.config.Assign(n.tree.host)
-	n.pools = pools.Published(assignment.Pools, n.tree.host)
-	if err := n.own.update(pools.Advertised(assignment.Pools)); err != nil {
+	n.pools = pools.Published(assignment.Pools, nil, n.tree.host)
+	if err := n.own.update(pools.Advertised(assignment.Pools, nil)); err != nil {
 		return err
 	}
 	devices := n.devices()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,5 +236,58 @@ func (n *namespace) expectScanned(when string, want map[string]string) {
 	}
 	if diff := cmp.Diff(want, uplinks(n.loop.Latest())); diff != "" {
 		n.t.Errorf("%s (-want +got):\n%s", when, diff)
+	}
+}
+
+// TestNoGuessAboutTheUplink: where netlink does not show the machine's interfaces,
+// there is no snapshot in which nothing is the uplink, at the start or later.
+func TestNoGuessAboutTheUplink(t *testing.T) {
+	if !inOwnNamespace(t) {
+		return
+	}
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs("nic0"), PeerName: "nic0p"}); err != nil {
+		t.Fatal(err)
+	}
+	var netdev atomic.Value
+	netdev.Store("elsewhere0")
+	l := inventory.New(inventory.Options{
+		Events: true, Interval: time.Hour, MinInterval: time.Millisecond,
+		Scan: func() (*topology.Host, error) {
+			return &topology.Host{Devices: []topology.Device{{Netdevs: []topology.Netdev{{Name: netdev.Load().(string)}}}}}, nil
+		},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	failsOnceMore := func() {
+		t.Helper()
+		before := l.Stats().Failures
+		for deadline := time.After(10 * time.Second); l.Stats().Failures == before; {
+			l.Rescan()
+			select {
+			case <-time.After(time.Millisecond):
+			case <-deadline:
+				t.Fatal("no scan has failed")
+			}
+		}
+	}
+	failsOnceMore()
+	if s := l.Latest(); s != nil {
+		t.Errorf("the first snapshot is %+v, want none", s.Host)
+	}
+	netdev.Store("nic0")
+	l.Rescan()
+	good := <-l.Subscribe()
+	netdev.Store("elsewhere0")
+	failsOnceMore()
+	failsOnceMore() // this one began after the change
+	if s := l.Latest(); s != good {
+		t.Errorf("the latest snapshot is %+v, want the last good one", s.Host)
 	}
 }
