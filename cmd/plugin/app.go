@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,8 +16,8 @@ import (
 	"github.com/numalane/numalane/internal/inventory"
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/internal/plugin"
-	"github.com/numalane/numalane/internal/pools"
 	"github.com/numalane/numalane/internal/publish"
+	"github.com/numalane/numalane/internal/reload"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
@@ -26,7 +25,8 @@ import (
 // pools, kubelet; and kubelet's state, publish, API.
 type app struct {
 	log       *slog.Logger
-	config    *config.Config
+	file      *reload.File
+	config    *config.Config // that it starts with
 	inventory *inventory.Loop
 	servers   *plugin.Servers
 	kubelet   *kubelet.Reader
@@ -37,7 +37,7 @@ type app struct {
 	changed chan struct{} // has a token after view or the servers' status changed
 }
 
-// view is the machine and its pools, of one scan.
+// view is the machine and all pools of the configuration, of one scan.
 type view struct {
 	host  *topology.Host
 	pools []kubelet.Pool
@@ -49,11 +49,8 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.view.Store(&view{})
 	var err error
-	if a.config, err = config.Load(o.configFile, o.resourcePrefix); err != nil {
+	if a.file, a.config, err = reload.Load(o.configFile, o.resourcePrefix, log, reg); err != nil {
 		return nil, err
-	}
-	for _, w := range a.config.Warnings {
-		log.Warn("pool configuration", "file", o.configFile, "warning", w.String())
 	}
 	client, err := o.client(log)
 	if err != nil {
@@ -96,9 +93,10 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 // run works until ctx ends or something fails.
 func (a *app) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.kubelet.Close()) }()
-	updates := make(chan []plugin.Pool)
+	configs, updates := make(chan *config.Config), make(chan []plugin.Pool)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.assign(ctx, updates) })
+	g.Go(func() error { return a.file.Run(ctx, configs) })
+	g.Go(func() error { return a.assign(ctx, configs, updates) })
 	g.Go(func() error { return a.inventory.Run(ctx) })
 	g.Go(func() error { return a.servers.Run(ctx, updates) })
 	g.Go(func() error { return a.kubelet.Watch(ctx) })
@@ -109,41 +107,6 @@ func (a *app) run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-// assign makes pools of each snapshot of the machine.
-func (a *app) assign(ctx context.Context, updates chan<- []plugin.Pool) error {
-	snapshots, heldChanged := a.inventory.Subscribe(), a.kubelet.Changed()
-	said := map[string]string{}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-heldChanged:
-			a.servers.HeldChanged()
-		case s := <-snapshots:
-			assignment := a.config.Assign(s.Host)
-			said = a.sayRejections(said, assignment.Rejections)
-			a.view.Store(&view{host: s.Host, pools: pools.Published(assignment.Pools, s.Host, nil)})
-			a.tell()
-			select {
-			case updates <- pools.Advertised(assignment.Pools, s.Host, nil):
-			case <-ctx.Done():
-			}
-		}
-	}
-}
-
-// sayRejections logs why a device is in no pool, once for each reason.
-func (a *app) sayRejections(said map[string]string, rs []config.Rejection) map[string]string {
-	now := make(map[string]string, len(rs))
-	for _, r := range rs {
-		now[r.Device] = r.Reason
-		if said[r.Device] != r.Reason {
-			a.log.Info("device is in no pool", "device", r.Device, "reason", r.Reason)
-		}
-	}
-	return now
-}
-
 func (a *app) scan(root string) (*topology.Host, error) {
 	if last := a.inventory.Latest(); last != nil {
 		return topology.Read(root, topology.WithPrevious(last.Host))
@@ -151,45 +114,9 @@ func (a *app) scan(root string) (*topology.Host, error) {
 	return topology.Read(root)
 }
 
-// away tells that no kubelet listens.
-func (a *app) away() bool {
-	return slices.ContainsFunc(a.servers.Status(), func(p plugin.PoolStatus) bool { return p.Phase == plugin.Waiting })
-}
-
-func (a *app) statusChanged() {
-	if a.away() {
-		// Whoever listens next has only started, also if its files tell so later.
-		a.kubelet.Lost()
-	}
-	a.tell()
-}
-
 func (a *app) tell() {
 	select {
 	case a.changed <- struct{}{}:
 	default:
 	}
-}
-
-// scanned is nil once the machine has been read.
-func (a *app) scanned() error {
-	if a.view.Load().host == nil {
-		return errors.New("the machine has not been read yet")
-	}
-	return nil
-}
-
-// registered names a pool whose devices the kubelet does not listen to; it is
-// nil when it listens to all.
-func (a *app) registered() error {
-	status := a.servers.Status()
-	if len(status) < len(a.config.Pools) {
-		return errors.New("the pools have not been made yet")
-	}
-	for _, p := range status {
-		if p.Phase != plugin.Live && p.Phase != plugin.Idle {
-			return fmt.Errorf("pool %s is %s", p.Resource, p.Phase)
-		}
-	}
-	return nil
 }

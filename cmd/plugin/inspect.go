@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/jaypipes/pcidb"
 	"github.com/spf13/cobra"
 
 	"github.com/numalane/numalane/internal/config"
 	"github.com/numalane/numalane/internal/inspect"
+	"github.com/numalane/numalane/internal/inventory"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
@@ -34,6 +36,12 @@ tells so of all devices.`,
 			host, err := topology.Read(o.sysfsRoot, names()...)
 			if err != nil {
 				return fmt.Errorf("read the machine: %w", err)
+			}
+			if ofThisHost(o.sysfsRoot) {
+				log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+				if err := inventory.NewFacts(log).Add(host); err != nil {
+					log.Warn("which devices the node itself needs is not known", "err", err)
+				}
 			}
 			pools := &config.Config{}
 			if o.configFile != "" {

@@ -3,14 +3,16 @@
 package main
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/numalane/numalane/internal/daemon"
 )
 
-func main() { daemon.Main(newCommand()) }
+func main() { daemon.Main(newCommand(os.Args[1:])) }
 
-func newCommand() *cobra.Command {
+func newCommand(args []string) *cobra.Command {
 	o := options{}
 	cmd := &cobra.Command{
 		Use:   "numalane-plugin",
@@ -36,10 +38,11 @@ publishes nothing, and says so.`,
 		SilenceErrors: true,
 		Version:       daemon.Version(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := o.log.Logger(cmd.ErrOrStderr())
+			log, logFile, err := o.logging.logger(&o.log, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
+			defer logFile.Close()
 			if err := o.complete(); err != nil {
 				return err
 			}
@@ -52,5 +55,6 @@ publishes nothing, and says so.`,
 	}
 	o.addFlags(cmd)
 	cmd.AddCommand(newInspectCommand(), newConfigCommand())
+	cmd.SetArgs(longFlags(cmd, args))
 	return cmd
 }

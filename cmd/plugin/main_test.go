@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"numalane-plugin": func() {
-			if err := newCommand().ExecuteContext(context.Background()); err != nil {
+			if err := newCommand(os.Args[1:]).ExecuteContext(context.Background()); err != nil {
 				fmt.Fprintln(os.Stderr, "numalane-plugin:", err)
 				os.Exit(1)
 			}

@@ -38,7 +38,8 @@ type options struct {
 	kubeconfig string
 	listen     string
 
-	log daemon.Logging
+	log     daemon.Logging
+	logging logFlags
 }
 
 func (o *options) addFlags(cmd *cobra.Command) {
@@ -60,6 +61,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API (default: in a pod, its service account; elsewhere nothing is published)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8892", "address of /livez, /readyz and /metrics; empty for none")
 	o.log.AddFlags(f)
+	o.logging.addFlags(f)
 }
 
 // addHostFlags are those that inspect has as well.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,15 +43,15 @@ type Logging struct{ level, format string }
 
 // AddFlags adds --log-level and --log-format.
 func (l *Logging) AddFlags(f *pflag.FlagSet) {
-	f.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&l.level, "log-level", "info", "debug, info, warn or error; or a verbosity as glog has it, of which 4 and more is debug")
 	f.StringVar(&l.format, "log-format", "text", "text or json")
 }
 
 // Logger makes the log that the flags ask for. The Kubernetes libraries write
 // into it too. The error names the flag.
 func (l *Logging) Logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(l.level)); err != nil {
+	level, err := parseLevel(l.level)
+	if err != nil {
 		return nil, fmt.Errorf("--log-level: %w", err)
 	}
 	o := &slog.HandlerOptions{Level: level}
@@ -66,4 +67,20 @@ func (l *Logging) Logger(w io.Writer) (*slog.Logger, error) {
 	log := slog.New(h)
 	klog.SetSlogLogger(log)
 	return log, nil
+}
+
+// debugVerbosity is the V level from which on Kubernetes' components tell what
+// is for debugging.
+const debugVerbosity = 4
+
+func parseLevel(s string) (slog.Level, error) {
+	if v, err := strconv.ParseUint(s, 10, 31); err == nil {
+		if v >= debugVerbosity {
+			return slog.LevelDebug, nil
+		}
+		return slog.LevelInfo, nil
+	}
+	var level slog.Level
+	err := level.UnmarshalText([]byte(s))
+	return level, err
 }

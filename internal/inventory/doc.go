@@ -5,6 +5,9 @@
 // [Snapshot] of the machine each time that it has changed, to every
 // subscriber, who gets the newest and never a queue.
 //
+// To what sysfs tells, the loop adds the [Facts] that only netlink has. This is
+// the one package that speaks it.
+//
 // A scan that fails changes nothing: the last good snapshot stands, and the
 // scan is tried again. What events miss, the timer finds: those of a driver
 // that sends none, and all of a root that is not the running machine's.

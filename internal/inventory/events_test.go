@@ -22,23 +22,33 @@ const inNamespace = "NUMALANE_TEST_IN_NETWORK_NAMESPACE"
 // kernel delivers within microseconds.
 const quiet = 150 * time.Millisecond
 
-// TestEvents lets the kernel send real events to a loop. Sockets belong to the
-// network namespace of the thread that opens them, so the test runs itself as
-// a process in a namespace of its own.
+// inOwnNamespace is false for the process that go test has started: it runs the
+// test again as a process in a network namespace of its own, where it is true.
+// Sockets belong to the namespace of the thread that opens them.
+func inOwnNamespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(inNamespace) != "" {
+		return true
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if uid := os.Getuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("in a network namespace of its own: %v\n%s", err, out)
+	}
+	t.Logf("in a network namespace of its own:\n%s", out)
+	return false
+}
+
+// TestEvents lets the kernel send real events to a loop.
 func TestEvents(t *testing.T) {
-	if os.Getenv(inNamespace) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestEvents$", "-test.v")
-		cmd.Env = append(os.Environ(), inNamespace+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-		if uid := os.Getuid(); uid != 0 {
-			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
-			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-		}
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("in a network namespace of its own: %v\n%s", err, out)
-		}
+	if !inOwnNamespace(t) {
 		return
 	}
 
@@ -101,6 +111,18 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectNone("a pod's link came")
+
+	if err := netlink.LinkSetUp(veth); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: veth.Index, Dst: prefix(t, "10.0.0.7/32"), Scope: netlink.SCOPE_LINK}); err != nil {
+		t.Fatal(err)
+	}
+	expectNone("a pod's route came")
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: veth.Index, Dst: prefix(t, "0.0.0.0/0"), Scope: netlink.SCOPE_LINK}); err != nil {
+		t.Fatal(err)
+	}
+	expectScan("a default route came")
 
 	sendUevent(t, "pci")
 	expectScan("a PCI device came")

@@ -35,11 +35,12 @@ type Snapshot struct {
 
 // Options are what a Loop works with. Only Scan has to be given.
 type Options struct {
-	// Scan reads the machine: topology.Read of a root. The Host is not
-	// changed after it has been returned.
+	// Scan reads the machine: topology.Read of a root. The Host is a new one
+	// each time, and the Loop's from then on.
 	Scan func() (*topology.Host, error)
-	// Events listens to the kernel's events. They tell of the running machine
-	// and of this process's network namespace, so a simulated root has none.
+	// Events listens to the kernel's events, and adds its Facts to what Scan
+	// has read. They tell of the running machine and of this process's network
+	// namespace, so a simulated root has none.
 	Events bool
 	// Interval is the longest time between two scans: 10 s, with Events 60 s.
 	Interval time.Duration
@@ -59,6 +60,7 @@ type Stats struct {
 type Loop struct {
 	o       Options
 	sources []source
+	facts   *Facts        // nil: none
 	wake    chan struct{} // holds at most one request
 
 	latest atomic.Pointer[Snapshot]
@@ -84,7 +86,8 @@ func New(o Options) *Loop {
 	}
 	l := &Loop{o: o, wake: make(chan struct{}, 1)}
 	if o.Events {
-		l.sources = []source{{"links", watchLinks}, {"uevents", watchUevents}}
+		l.sources = []source{{"links", watchLinks}, {"routes", watchRoutes}, {"uevents", watchUevents}}
+		l.facts = NewFacts(o.Logger)
 	}
 	return l
 }
@@ -159,7 +162,7 @@ func (l *Loop) scan(ctx context.Context) {
 		case <-l.wake:
 		default:
 		}
-		host, err := l.o.Scan()
+		host, err := l.look()
 		l.count(err)
 		if err == nil {
 			if len(told) > 0 {
@@ -175,6 +178,15 @@ func (l *Loop) scan(ctx context.Context) {
 		timer.Reset(retry)
 		retry *= 2
 	}
+}
+
+// look reads the machine and adds what the kernel alone tells.
+func (l *Loop) look() (*topology.Host, error) {
+	host, err := l.o.Scan()
+	if err != nil || l.facts == nil {
+		return host, err
+	}
+	return host, l.facts.Add(host)
 }
 
 func (l *Loop) count(err error) {

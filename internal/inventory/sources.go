@@ -50,18 +50,40 @@ func (l *Loop) keep(ctx context.Context, s source) {
 }
 
 // watchLinks listens to the network interfaces of this network namespace:
-// carrier, names, and VFs' netdevs that leave for a pod or come back.
+// carrier, names, VFs' netdevs that leave for a pod or come back, and what they
+// are put under.
 func watchLinks(ctx context.Context, changed func()) error {
-	updates := make(chan netlink.LinkUpdate, 64)
+	return follow(ctx, changed, func(updates chan<- netlink.LinkUpdate, done <-chan struct{}, failed func(error)) error {
+		return netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ReceiveBufferSize: eventBuffer, ErrorCallback: failed})
+	}, func(u netlink.LinkUpdate) bool {
+		// The kind is that of a virtual interface; the package says "device"
+		// for one without. A node with many pods has many veths. The way out
+		// may go through the others, and a bridge's ports tell of themselves.
+		switch u.Link.Type() {
+		case "device", "bond", "team", "vlan":
+			return true
+		}
+		return false
+	})
+}
+
+// watchRoutes listens to the ways out of this network namespace, of all the
+// routes that pods may have in it.
+func watchRoutes(ctx context.Context, changed func()) error {
+	return follow(ctx, changed, func(updates chan<- netlink.RouteUpdate, done <-chan struct{}, failed func(error)) error {
+		return netlink.RouteSubscribeWithOptions(updates, done, netlink.RouteSubscribeOptions{ReceiveBufferSize: eventBuffer, ErrorCallback: failed})
+	}, func(u netlink.RouteUpdate) bool { return isDefault(&u.Route) })
+}
+
+// follow passes on the updates that matter until the subscription ends.
+func follow[U any](ctx context.Context, changed func(), subscribe func(chan<- U, <-chan struct{}, func(error)) error, matters func(U) bool) error {
+	updates := make(chan U, 64)
 	done := make(chan struct{})
 	// Written by the receiver before it closes the channel, and read after.
 	ended := errors.New("closed")
-	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
-		ReceiveBufferSize: eventBuffer,
-		ErrorCallback: func(err error) {
-			ended = err
-			changed() // one message may have been lost without an end
-		},
+	err := subscribe(updates, done, func(err error) {
+		ended = err
+		changed() // one message may have been lost without an end
 	})
 	if err != nil {
 		return err
@@ -80,9 +102,7 @@ func watchLinks(ctx context.Context, changed func()) error {
 			if !ok {
 				return ended
 			}
-			// The kind is that of a virtual interface; the package says
-			// "device" for one without. A node with many pods has many veths.
-			if u.Link.Type() == "device" {
+			if matters(u) {
 				changed()
 			}
 		}

@@ -75,6 +75,8 @@ func TestMatters(t *testing.T) {
 		{"add@/devices/pci0000:3a/0000:3a:00.0/0000:3b:02.0\x00ACTION=add\x00SUBSYSTEM=pci\x00SEQNUM=1\x00", true},
 		{"add@/devices/x\x00SUBSYSTEM=infiniband\x00", true},
 		{"offline@/devices/system/cpu/cpu3\x00SUBSYSTEM=cpu\x00", true},
+		{"add@/devices/x\x00SUBSYSTEM=auxiliary\x00", true},
+		{"add@/devices/virtual/vhost-vdpa/vhost-vdpa-0\x00SUBSYSTEM=vhost-vdpa\x00", true},
 		{"add@/devices/x\x00SUBSYSTEM=net\x00", false},
 		{"add@/devices/x\x00SUBSYSTEM=pci_express\x00", false},
 		{"add@/devices/x\x00DRIVER=SUBSYSTEM=pci\x00", false},

@@ -73,7 +73,9 @@ func matters(event []byte) bool {
 	for pair := range bytes.SplitSeq(event, []byte{0}) {
 		if subsystem, ok := bytes.CutPrefix(pair, []byte("SUBSYSTEM=")); ok {
 			switch string(subsystem) {
-			case "pci", "infiniband", "cpu", "node":
+			case "pci", "auxiliary", "cpu", "node",
+				// What a device is handed out with comes after its driver.
+				"infiniband", "infiniband_verbs", "infiniband_mad", "uio", "vfio", "vdpa", "vhost-vdpa", "misc":
 				return true
 			}
 			return false

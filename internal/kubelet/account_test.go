@@ -194,3 +194,40 @@ func TestKnownPools(t *testing.T) {
 		})
 	}
 }
+
+// TestMovedBetweenPools: after a change of configuration, what is published
+// agrees with what the plugin tells the kubelet. A device that is held under the
+// name of its old pool is no free one of its new pool, be that old pool gone, and
+// be the pod that held it ended: the kubelet has not taken it back yet.
+func TestMovedBetweenPools(t *testing.T) {
+	const moved, free = "0000:3b:02.0", "0000:3b:02.1"
+	devices := []kubelet.Device{{ID: moved, NUMANodes: []int{0}, Healthy: true}, {ID: free, NUMANodes: []int{0}, Healthy: true}}
+	in := &kubelet.Input{
+		Minor: 37, Host: &topology.Host{NUMANodes: []topology.NUMANode{{ID: 0}}},
+		Pools: []kubelet.Pool{{Resource: "numalane.io/new", Devices: devices}},
+		Pods:  []kubelet.Pod{{UID: "a", Name: "a"}},
+	}
+	s := &kubelet.Snapshot{Active: []kubelet.ActivePod{}, Devices: kubelet.DeviceState{
+		Held: []kubelet.HeldDevice{{PodUID: "a", Container: "c", Resource: "numalane.io/old", ID: moved, NUMANodes: []int{0}}},
+	}}
+	inNew := topology.Pool{Resource: "numalane.io/new", Groups: []topology.Group{{NUMANodes: []int{0}, Total: 2, Healthy: 1, Free: 1, Unhealthy: []string{moved}}}}
+	inOld := topology.Pool{Resource: "numalane.io/old", Foreign: true, Groups: []topology.Group{{NUMANodes: []int{0}, Total: 1, Unhealthy: []string{moved}}}}
+	check := func(when string, want ...topology.Pool) {
+		t.Helper()
+		state, err := kubelet.Assemble(s, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, state.Pools.Pools); d != "" {
+			t.Errorf("%s (-want +got):\n%s", when, d)
+		}
+	}
+	check("held", inNew, inOld)
+	in.Pods[0].Ended = true
+	check("ended", inNew)
+	if !devices[0].Healthy {
+		t.Error("the pools that came in were changed")
+	}
+	s.Devices.Held = nil
+	check("taken back", topology.Pool{Resource: "numalane.io/new", Groups: []topology.Group{{NUMANodes: []int{0}, Total: 2, Healthy: 2, Free: 2}}})
+}

@@ -100,10 +100,16 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 	s.standIn(byUID, pods)
 	numa, index := numaOf(in.Host), indexDevices(in.Pools)
 	held := map[deviceKey]HeldDevice{}
+	noted := map[string][]string{} // resources by device, those of ended pods too
 	live := map[string]bool{}
 	active := s.stillActive(byUID, pods)
 	for _, uid := range slices.Sorted(maps.Keys(byUID)) {
 		h := byUID[uid]
+		for _, c := range h {
+			for _, d := range c.devices {
+				noted[d.ID] = append(noted[d.ID], d.Resource)
+			}
+		}
 		pod, known := pods.byUID[uid]
 		if known && pod.Ended || !known && !active[uid] {
 			continue
@@ -139,7 +145,7 @@ func Assemble(s *Snapshot, in *Input) (topology.NodeState, error) {
 			registered = append(registered, in.Pools[i].Resource) // or so it seems from here
 		}
 	}
-	state.Pools.Pools = pools(in.Pools, s.Allocatable.Devices, held, registered)
+	state.Pools.Pools = pools(notElsewhere(in.Pools, noted), s.Allocatable.Devices, held, registered)
 	return state, nil
 }
 

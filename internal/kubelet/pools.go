@@ -98,6 +98,27 @@ func pools(own []Pool, allocatable []HeldDevice, held map[deviceKey]HeldDevice, 
 	return out
 }
 
+// notElsewhere makes the devices unhealthy that pods hold under another resource,
+// as after a change of configuration: so the plugin tells the kubelet
+// (internal/plugin, snapshotOf), until the kubelet has taken them back.
+func notElsewhere(own []Pool, noted map[string][]string) []Pool {
+	out := slices.Clone(own)
+	for i := range out {
+		p := &out[i]
+		copied := false
+		for j := range p.Devices {
+			if !slices.ContainsFunc(noted[p.Devices[j].ID], func(r string) bool { return r != p.Resource }) {
+				continue
+			}
+			if !copied {
+				p.Devices, copied = slices.Clone(p.Devices), true
+			}
+			p.Devices[j].Healthy = false
+		}
+	}
+	return out
+}
+
 // stranded are the devices of a resource that pods hold and that its list does
 // not have: they left their pool, or are unhealthy ones of another plugin. The
 // kubelet counts them as held, so they count as there.

@@ -78,8 +78,9 @@ func Published(assigned []config.AssignedPool, host *topology.Host, unhealthy ma
 }
 
 // problem is that the device could not be read, has no driver, can never be
-// handed to a pod whole, or what others know to be wrong with it. That its netdev or RDMA device is gone says nothing: an
-// allocated VF's have moved into its pod.
+// handed to a pod whole, or what others know to be wrong with it. That its
+// netdev or RDMA device is gone says nothing: an allocated VF's have moved into
+// its pod.
 func problem(d *topology.Device, h *handout.Handout, unhealthy map[string]string) string {
 	switch {
 	case d.Problem != "":
