@@ -20,6 +20,7 @@ func parsePools(pools []Pool) (*config.Config, error) {
 		}
 		doc.Pools = append(doc.Pools, v1alpha1.Pool{
 			Resource: p.Resource, ExcludeTopology: p.ExcludeTopology, AllocationPolicy: string(p.AllocationPolicy),
+			Health:    &v1alpha1.Health{Link: new(false)}, // links are no part of a scenario
 			Selectors: []v1alpha1.Selector{{RootDevices: roots}},
 		})
 	}

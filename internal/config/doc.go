@@ -1,17 +1,17 @@
 // Package config says which device is in which pool, and why in none.
 //
-// In flows a pool configuration in the format of the
-// sriov-network-device-plugin, as JSON or YAML: [Parse] checks all of it and
-// tells every mistake with its place, or gives a [Config]. In flows a
-// [topology.Host] as well: [Config.Assign] puts each of its network devices
+// In flows a pool configuration as JSON or YAML, in numalane's own format
+// (package v1alpha1) or in that of the sriov-network-device-plugin: [Parse]
+// checks all of it and tells every mistake with its place, or gives a [Config].
+// In flows a [topology.Host] as well: [Config.Assign] puts each of its devices
 // into one pool at most, and out flow the pools and, for every device that is
-// in none, the one reason.
+// in none, the one reason; [Config.Explain] tells what each selector says of a
+// device. [Config.YAML] is any configuration in our own format.
 //
-// What differs from that plugin, on purpose: every entry of pfNames and
-// rootDevices counts, not only the first that names the PF; hexadecimal digits
-// may be of either case; a key that is unknown, or known and not supported
-// yet, is a mistake and not silence; so is a missing list of selectors, and a
-// resource name that the kubelet would refuse. An empty resourceList, as the
-// sriov-network-operator writes for a node without a policy, is a
-// configuration of no pools.
+// Our own format is strict. The other is read as its plugin reads it: keys of
+// any case, and what has no effect there has none here, with a warning. What
+// differs from that plugin, on purpose, is listed in docs/configuration.md:
+// above all every entry of pfNames and rootDevices counts, a value that can
+// match nothing is a mistake and not silence, and the node's way out is in no
+// pool unless asked for by address.
 package config
