@@ -1,11 +1,13 @@
 // Package plugin is the plugin's face to the kubelet: one DevicePlugin server
 // a pool, its registration, and the health of its devices.
 //
-// In flow the desired pools, each time all of them, and what the kubelet says
-// pods hold. Out flow ListAndWatch messages, preferred allocations and the
-// answers to Allocate. [Servers.Run] owns all state; every RPC works on an
-// immutable snapshot, so that none waits for a scan or for another RPC: the
-// kubelet admits pods one by one and sets no deadline on these calls.
+// In flow the desired pools, each time all of them, with what a container is
+// handed with each device, and what the kubelet says pods hold. Out flow
+// ListAndWatch messages, preferred allocations, the answers to Allocate and the
+// files that go with them (files.go). [Servers.Run] owns all state; every RPC
+// works on an immutable snapshot, so that none waits for a scan or for another
+// RPC: the kubelet admits pods one by one and sets no deadline on these calls.
+// Allocate alone touches files, small ones in memory.
 //
 // A pool talks to the kubelet in sessions. A session has a socket of its own
 // name, which is never used again, and ends with the kubelet's stream. A
