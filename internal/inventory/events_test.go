@@ -23,14 +23,18 @@ const inNamespace = "NUMALANE_TEST_IN_NETWORK_NAMESPACE"
 const quiet = 150 * time.Millisecond
 
 // inOwnNamespace is false for the process that go test has started: it runs the
-// test again as a process in a network namespace of its own, where it is true.
+// test, or the benchmark, again as a process in a network namespace of its own, where it is true.
 // Sockets belong to the namespace of the thread that opens them.
-func inOwnNamespace(t *testing.T) bool {
+func inOwnNamespace(t testing.TB) bool {
 	t.Helper()
 	if os.Getenv(inNamespace) != "" {
 		return true
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	args := []string{"-test.v", "-test.run=^" + t.Name() + "$"}
+	if _, benchmark := t.(*testing.B); benchmark {
+		args = []string{"-test.run=^$", "-test.bench=^" + t.Name() + "$"}
+	}
+	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if uid := os.Getuid(); uid != 0 {
@@ -142,7 +146,7 @@ func TestEvents(t *testing.T) {
 
 // sendUevent has the kernel send an event to this network namespace. Whoever
 // owns the namespace may ask for that (lib/kobject_uevent.c, uevent_net_rcv).
-func sendUevent(t *testing.T, subsystem string) {
+func sendUevent(t testing.TB, subsystem string) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
