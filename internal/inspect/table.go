@@ -49,9 +49,11 @@ func writeSummary(b *bytes.Buffer, h *topology.Host) {
 		online++
 		sockets[c.Socket], cores[c.Core] = true, true
 	}
-	pfs, nics, vfs := 0, 0, 0
+	pfs, nics, vfs, accelerators := 0, 0, 0, 0
 	for i := range h.Devices {
 		switch d := &h.Devices[i]; {
+		case d.Accelerator():
+			accelerators++
 		case d.VF != nil:
 			vfs++
 		case d.PF != nil:
@@ -65,7 +67,16 @@ func writeSummary(b *bytes.Buffer, h *topology.Host) {
 	if offline > 0 {
 		fmt.Fprintf(b, " (and %d offline)", offline)
 	}
-	fmt.Fprintf(b, "; %s, %s, %s\n", count(pfs, "PF"), count(vfs, "VF"), count(nics, "other NIC"))
+	fmt.Fprintf(b, "; %s, %s, %s", count(pfs, "PF"), count(vfs, "VF"), count(nics, "other NIC"))
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{len(h.Subfunctions), "subfunction"}, {accelerators, "accelerator"}} {
+		if c.n > 0 {
+			fmt.Fprintf(b, ", %s", count(c.n, c.what))
+		}
+	}
+	b.WriteByte('\n')
 }
 
 func writeNUMANodes(b *bytes.Buffer, h *topology.Host) {
@@ -100,7 +111,7 @@ func writeNUMANodes(b *bytes.Buffer, h *topology.Host) {
 	section(b, "NUMA NODES", rows)
 }
 
-// writePFs lists PFs and NICs. Their VFs are counted by driver: a machine may
+// writePFs lists PFs, NICs and accelerators. Their VFs are counted by driver: a machine may
 // have a thousand, and the pools tell where each is.
 func writePFs(b *bytes.Buffer, h *topology.Host) {
 	drivers := map[topology.Address]map[string]int{}
@@ -142,7 +153,11 @@ func writePFs(b *bytes.Buffer, h *topology.Host) {
 	if len(rows) == 1 {
 		rows = [][]string{{"none: this machine has no PF and no other PCI network device"}}
 	}
-	section(b, "PFS AND OTHER NICS", rows)
+	title := "PFS AND OTHER NICS"
+	if slices.ContainsFunc(h.Devices, func(d topology.Device) bool { return d.Accelerator() }) {
+		title = "PFS, OTHER NICS AND ACCELERATORS"
+	}
+	section(b, title, rows)
 }
 
 func writePools(b *bytes.Buffer, r Report) {
@@ -264,9 +279,11 @@ func writeProblems(b *bytes.Buffer, h *topology.Host) {
 	for _, p := range h.Problems {
 		rows = append(rows, []string{p.Path, p.Text})
 	}
-	for i := range h.Devices {
-		if d := &h.Devices[i]; d.Problem != "" {
-			rows = append(rows, []string{d.Address.String(), d.Problem})
+	for _, devices := range [][]topology.Device{h.Devices, h.Subfunctions} {
+		for i := range devices {
+			if d := &devices[i]; d.Problem != "" {
+				rows = append(rows, []string{d.ID(), d.Problem})
+			}
 		}
 	}
 	if len(rows) > 0 {
@@ -277,7 +294,7 @@ func writeProblems(b *bytes.Buffer, h *topology.Host) {
 // exampleConfig is a configuration that would make a pool of this machine's
 // first kind of VF. A NIC is no example: it may be the node's only way out.
 func exampleConfig(h *topology.Host) (string, bool) {
-	i := slices.IndexFunc(h.Devices, func(d topology.Device) bool { return d.VF != nil })
+	i := slices.IndexFunc(h.Devices, func(d topology.Device) bool { return d.VF != nil && !d.Accelerator() })
 	if i < 0 {
 		return "", false
 	}
