@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,17 +18,12 @@ func writeCapture(out io.Writer, file, root string, host *topology.Host) error {
 	if err != nil {
 		return fmt.Errorf("write capture: %w", err)
 	}
-	defer os.Remove(f.Name()) // gone by then when all went well
-	defer f.Close()
 	c, err := capture.Write(f, root, host)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
 	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("write capture: %w", err)
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return fmt.Errorf("write capture: %w", err)
+		return fmt.Errorf("write capture: %w", errors.Join(err, os.Remove(f.Name())))
 	}
 	fmt.Fprintf(out, "%s: %d files of %d bytes and %d links: %d devices, %d subfunctions\n",
 		file, c.Files, c.Bytes, c.Links, len(host.Devices), len(host.Subfunctions))

@@ -60,7 +60,7 @@ func Write(w io.Writer, root string, host *topology.Host) (Contents, error) {
 		return Contents{}, fmt.Errorf("capture %s: %w", root, err)
 	}
 	if err := m.write(w); err != nil {
-		return Contents{}, fmt.Errorf("write capture: %w", err)
+		return Contents{}, fmt.Errorf("archive of %s: %w", root, err)
 	}
 	return m.contents, nil
 }
@@ -138,11 +138,10 @@ func (m *machine) add(rel string) error {
 		return m.addLink(name, path)
 	}
 	b, err := read(path)
-	switch {
-	case err != nil && mayFail[filepath.Base(rel)]:
-		return nil
-	case err != nil:
-		m.contents.Unread = append(m.contents.Unread, Gap{Path: rel, Err: err})
+	if err != nil {
+		if !mayFail[filepath.Base(rel)] {
+			m.contents.Unread = append(m.contents.Unread, Gap{Path: rel, Err: err})
+		}
 		return nil
 	}
 	return m.put(name, entry{kind: tar.TypeReg, content: steady(filepath.Base(rel), b)})
@@ -198,7 +197,7 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(b) > maxFile {
 		err = fmt.Errorf("more than %d bytes", maxFile)

@@ -99,8 +99,8 @@ func AddVDPA(dir, function, name, driver string) error {
 // removeVDPA takes away the vDPA devices of a function.
 func removeVDPA(dir, dev string) error {
 	found, err := os.ReadDir(filepath.Join(dir, vdpaDir))
-	if err != nil {
-		return nil // the machine has none
+	if err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove vDPA device: %w", err)
 	}
 	for _, e := range found {
 		at, err := resolve(dir, vdpaDir+"/"+e.Name())

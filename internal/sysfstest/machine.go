@@ -144,6 +144,13 @@ func (m Machine) validate() error {
 				return fmt.Errorf("NIC %s: bridge: %w", n.Address, err)
 			}
 		}
+		for _, sfnum := range n.Subfunctions {
+			name := n.SubfunctionName(sfnum)
+			if taken[name] {
+				return fmt.Errorf("NIC %s: subfunction %s is taken", n.Address, name)
+			}
+			taken[name] = true
+		}
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func Unpack(archive io.Reader, dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("unpack: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {

@@ -137,15 +137,15 @@ type AuxiliaryDevice struct {
 
 // ID is what the kubelet and the pod call the device: the PCI address, of a
 // subfunction the name.
-func (d *Device) ID() string {
-	if d.Aux != nil {
-		return d.Aux.Name
+func (dev *Device) ID() string {
+	if dev.Aux != nil {
+		return dev.Aux.Name
 	}
-	return d.Address.String()
+	return dev.Address.String()
 }
 
 // Accelerator tells a processing accelerator from a network device.
-func (d *Device) Accelerator() bool { return strings.HasPrefix(d.Class, acceleratorClass) }
+func (dev *Device) Accelerator() bool { return strings.HasPrefix(dev.Class, acceleratorClass) }
 
 // PhysicalFunction is the SR-IOV capability of a PF.
 type PhysicalFunction struct {
