@@ -136,10 +136,27 @@ func TestWrite(t *testing.T) {
 	plain := &topology.Host{Devices: []topology.Device{{
 		Address: address(t, "0000:00:03.0"), Class: "020000", Vendor: "1af4", Product: "1000", NUMANode: topology.NoNUMANode,
 	}}}
+	port := address(t, "0000:b0:00.0")
+	others := &topology.Host{
+		Devices: []topology.Device{
+			{
+				Address: port, Class: "120001", Vendor: "8086", Product: "0d5c", Driver: "igb_uio", UIO: "uio0",
+				PF: &topology.PhysicalFunction{TotalVFs: 16, NumVFs: 1, VFs: []topology.Address{address(t, "0000:b0:02.0")}},
+			},
+			{
+				Address: address(t, "0000:b0:02.0"), Class: "120001", Vendor: "8086", Product: "0d5d", Driver: "vfio-pci",
+				VF: &topology.VirtualFunction{PF: port},
+			},
+		},
+		Subfunctions: []topology.Device{{
+			Class: "020000", Aux: &topology.AuxiliaryDevice{Name: "mlx5_core.sf.4", Type: "sf", SFNum: -1}, Problem: `sfnum: "" is not a number`,
+		}},
+	}
 	tests := []struct {
 		golden, format string
 		report         inspect.Report
 	}{
+		{"accelerator-without-config.table", "table", report(t, others, "")},
 		{"server.table", "table", report(t, server(t), pools)},
 		{"server.json", "json", report(t, server(t), pools)},
 		{"server.yaml", "yaml", report(t, server(t), pools)},

@@ -52,7 +52,7 @@ func writeSummary(b *bytes.Buffer, h *topology.Host) {
 	pfs, nics, vfs, accelerators := 0, 0, 0, 0
 	for i := range h.Devices {
 		switch d := &h.Devices[i]; {
-		case strings.HasPrefix(d.Class, "12"):
+		case d.Accelerator():
 			accelerators++
 		case d.VF != nil:
 			vfs++
@@ -68,13 +68,15 @@ func writeSummary(b *bytes.Buffer, h *topology.Host) {
 		fmt.Fprintf(b, " (and %d offline)", offline)
 	}
 	fmt.Fprintf(b, "; %s, %s, %s", count(pfs, "PF"), count(vfs, "VF"), count(nics, "other NIC"))
-	if n := len(h.Subfunctions); n > 0 {
-		fmt.Fprintf(b, ", %s", count(n, "subfunction"))
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{len(h.Subfunctions), "subfunction"}, {accelerators, "accelerator"}} {
+		if c.n > 0 {
+			fmt.Fprintf(b, ", %s", count(c.n, c.what))
+		}
 	}
-	if accelerators > 0 {
-		fmt.Fprintf(b, ", %s", count(accelerators, "accelerator"))
-	}
-	fmt.Fprintln(b)
+	b.WriteByte('\n')
 }
 
 func writeNUMANodes(b *bytes.Buffer, h *topology.Host) {
@@ -109,7 +111,7 @@ func writeNUMANodes(b *bytes.Buffer, h *topology.Host) {
 	section(b, "NUMA NODES", rows)
 }
 
-// writePFs lists PFs and NICs. Their VFs are counted by driver: a machine may
+// writePFs lists PFs, NICs and accelerators. Their VFs are counted by driver: a machine may
 // have a thousand, and the pools tell where each is.
 func writePFs(b *bytes.Buffer, h *topology.Host) {
 	drivers := map[topology.Address]map[string]int{}
@@ -151,7 +153,11 @@ func writePFs(b *bytes.Buffer, h *topology.Host) {
 	if len(rows) == 1 {
 		rows = [][]string{{"none: this machine has no PF and no other PCI network device"}}
 	}
-	section(b, "PFS AND OTHER NICS", rows)
+	title := "PFS AND OTHER NICS"
+	if slices.ContainsFunc(h.Devices, func(d topology.Device) bool { return d.Accelerator() }) {
+		title = "PFS, OTHER NICS AND ACCELERATORS"
+	}
+	section(b, title, rows)
 }
 
 func writePools(b *bytes.Buffer, r Report) {
@@ -265,7 +271,7 @@ func writeProblems(b *bytes.Buffer, h *topology.Host) {
 // exampleConfig is a configuration that would make a pool of this machine's
 // first kind of VF. A NIC is no example: it may be the node's only way out.
 func exampleConfig(h *topology.Host) (string, bool) {
-	i := slices.IndexFunc(h.Devices, func(d topology.Device) bool { return d.VF != nil })
+	i := slices.IndexFunc(h.Devices, func(d topology.Device) bool { return d.VF != nil && !d.Accelerator() })
 	if i < 0 {
 		return "", false
 	}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/numalane/numalane/pkg/topology"
 )
 
 // SetVFs makes a PF of a written tree have so many VFs, as a write to its
@@ -78,9 +80,13 @@ func RemoveNetdev(dir, netdev string) error {
 	return remove(dir, "netdev", link, net)
 }
 
-// Bind gives a device another driver. Its network and RDMA interfaces go with
-// the old one.
+// Bind gives a device another driver. What the old one made goes with it: the
+// interfaces of every kind, and a group of VFIO's own.
 func Bind(dir, addr, driver string) error {
+	a, err := topology.ParseAddress(addr)
+	if err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
 	dev, err := resolve(dir, pciDir+"/"+addr)
 	if err != nil {
 		return fmt.Errorf("bind: %w", err)
@@ -93,8 +99,15 @@ func Bind(dir, addr, driver string) error {
 	if err := removeInterfaces(dir, dev); err != nil {
 		return err
 	}
+	if group, err := resolve(dir, dev+"/iommu_group"); err == nil {
+		if _, err := os.Lstat(filepath.Join(dir, group, "name")); err == nil {
+			if err := remove(dir, "group", dev+"/iommu_group", group); err != nil {
+				return err
+			}
+		}
+	}
 	t := newTree(dir)
-	if t.bind(dev, addr, driver); t.err != nil {
+	if t.bind(dev, a, driver); t.err != nil {
 		return fmt.Errorf("bind: %w", t.err)
 	}
 	return nil
@@ -152,18 +165,18 @@ func Relink(dir, addr, link, target string) error {
 }
 
 func removeInterfaces(dir, dev string) error {
-	for class, sub := range map[string]string{"net": "net", "infiniband": "infiniband"} {
-		entries, _ := os.ReadDir(filepath.Join(dir, dev, sub))
+	for _, class := range []string{"net", "infiniband", "infiniband_verbs", "infiniband_mad", "uio"} {
+		entries, _ := os.ReadDir(filepath.Join(dir, dev, class))
 		for _, e := range entries {
 			if err := remove(dir, class, "sys/class/"+class+"/"+e.Name()); err != nil {
 				return err
 			}
 		}
-		if err := remove(dir, class, dev+"/"+sub); err != nil {
+		if err := remove(dir, class, dev+"/"+class); err != nil {
 			return err
 		}
 	}
-	return nil
+	return removeVDPA(dir, dev)
 }
 
 func remove(dir, what string, rels ...string) error {

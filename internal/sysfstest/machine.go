@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/numalane/numalane/pkg/topology"
 )
 
 // Machine is what a tree is made of.
@@ -16,6 +18,9 @@ type Machine struct {
 	NICs           []NIC
 	// NoNUMA leaves out what a kernel without CONFIG_NUMA does not have.
 	NoNUMA bool
+	// NoIOMMU leaves out the IOMMU groups. VFIO then makes groups of its own.
+	NoIOMMU bool
+	Misc    []string // misc devices: vhost-net, tun, rdma_cm
 }
 
 // NUMANode is one node. It may have no cores, or no memory.
@@ -133,6 +138,18 @@ func (m Machine) validate() error {
 				return fmt.Errorf("NIC %s: %s is taken", n.Address, a)
 			}
 			taken[a.String()] = true
+		}
+		for _, b := range n.Bridges {
+			if _, err := topology.ParseAddress(b); err != nil {
+				return fmt.Errorf("NIC %s: bridge: %w", n.Address, err)
+			}
+		}
+		for _, sfnum := range n.Subfunctions {
+			name := n.SubfunctionName(sfnum)
+			if taken[name] {
+				return fmt.Errorf("NIC %s: subfunction %s is taken", n.Address, name)
+			}
+			taken[name] = true
 		}
 	}
 	return nil

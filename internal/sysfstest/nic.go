@@ -1,12 +1,14 @@
 package sysfstest
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// NIC is one PCI network function and its VFs. The functions named after a
+// NIC is one PCI network function, or an accelerator, and its VFs. The functions named after a
 // model fill it as that model shows itself.
 type NIC struct {
 	Address  string
@@ -17,7 +19,16 @@ type NIC struct {
 
 	Vendor, Device, Driver string // hexadecimal, four digits
 	Subsystem              [2]string
-	RDMA                   bool // has an infiniband device, as have its VFs
+	Class                  string // six digits, 020000 when empty; an accelerator's has no netdevs
+	RDMA                   bool   // has an infiniband device, as have its VFs
+	InfiniBand             bool   // its network interfaces are of that link type
+	PKey                   string // entry 0 of the partition table, 0xffff when empty
+	ACPIIndex              string
+	// Bridges are the PCI bridges above it, from the root port down. By default
+	// it is a root port on the bus before.
+	Bridges []string
+	// Subfunctions are the sfnums of its subfunctions on the auxiliary bus.
+	Subfunctions []int
 	// Switchdev gives the PF a representor for each VF among its netdevs.
 	Switchdev bool
 
@@ -74,6 +85,24 @@ func ConnectX5(address string, numaNode, vfs int) NIC {
 	}
 }
 
+// ConnectX6 is an InfiniBand port of a Mellanox MT28908.
+func ConnectX6(address string, numaNode, vfs int) NIC {
+	return NIC{
+		Address: address, NUMANode: numaNode, Speed: 200000, RDMA: true, InfiniBand: true,
+		Vendor: "15b3", Device: "101b", Driver: "mlx5_core", Subsystem: [2]string{"15b3", "0006"}, Class: "020700",
+		VFs: vfs, TotalVFs: 16, VFDevice: "101c", VFDriver: "mlx5_core", VFOffset: 1, VFStride: 1,
+	}
+}
+
+// ACC100 is an Intel FEC accelerator.
+func ACC100(address string, numaNode, vfs int) NIC {
+	return NIC{
+		Address: address, NUMANode: numaNode, Class: "120001",
+		Vendor: "8086", Device: "0d5c", Driver: "igb_uio", Subsystem: [2]string{"8086", "0000"},
+		VFs: vfs, TotalVFs: 16, VFDevice: "0d5d", VFDriver: "vfio-pci", VFOffset: 16, VFStride: 1,
+	}
+}
+
 // ENA is an Elastic Network Adapter of a virtual machine: a VF whose PF is not
 // to be seen, and that does not say its speed.
 func ENA(address string, numaNode int) NIC {
@@ -126,13 +155,33 @@ func (n NIC) addresses() ([]topology.Address, error) {
 	return all, nil
 }
 
-// netdev is the PF's interface name.
+// class is the PCI class of the PF and its VFs.
+func (n NIC) class() string { return cmp.Or(n.Class, "020000") }
+
+// netdev is the PF's interface name; empty for an accelerator.
 func (n NIC) netdev(a topology.Address) string {
-	if n.Netdev != "" {
+	prefix := "en"
+	if n.InfiniBand {
+		prefix = "ib"
+	}
+	switch {
+	case !strings.HasPrefix(n.class(), "02"):
+		return ""
+	case n.Netdev != "":
 		return n.Netdev
+	case a.Domain != 0:
+		return fmt.Sprintf("%sP%xp%ds%df%d", prefix, a.Domain, a.Bus, a.Device, a.Function)
 	}
-	if a.Domain != 0 {
-		return fmt.Sprintf("enP%xp%ds%df%d", a.Domain, a.Bus, a.Device, a.Function)
+	return fmt.Sprintf("%sp%ds%df%d", prefix, a.Bus, a.Device, a.Function)
+}
+
+// rdma is the infiniband device beside an interface; none without RDMA.
+func (n NIC) rdma(netdev string) string {
+	switch {
+	case !n.RDMA || netdev == "":
+		return ""
+	case n.InfiniBand:
+		return netdev
 	}
-	return fmt.Sprintf("enp%ds%df%d", a.Bus, a.Device, a.Function)
+	return "roce" + netdev[2:]
 }

@@ -1,7 +1,10 @@
 package sysfstest
 
 import (
+	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -11,9 +14,12 @@ import (
 const (
 	pciDir     = "sys/bus/pci/devices"
 	driversDir = "sys/bus/pci/drivers"
+
+	// noIOMMU is the name of VFIO's own groups.
+	noIOMMU = "vfio-noiommu"
 )
 
-// function is one PCI network function about to be written.
+// function is one PCI function, or a subfunction, about to be written.
 type function struct {
 	addr           topology.Address
 	vendor, device string
@@ -21,21 +27,69 @@ type function struct {
 	class          string // six digits
 	numaNode       int
 	driver         string
+	acpiIndex      string // none when empty
 	netdev         string // none when empty
 	port           string // phys_port_name
+	infiniband     bool   // the netdev's link type
 	rdma           string // none when empty
+	pKey           string
 	speed          int
 	up             bool
 }
 
-// parentDir is the folder of the bridge above an address: a root port on the
-// bus before, or for bus 0 the root complex.
-func parentDir(a topology.Address) (dir string, port topology.Address, ok bool) {
-	if a.Bus == 0 {
-		return fmt.Sprintf("sys/devices/pci%04x:00", a.Domain), port, false
+// bridges are those above a NIC, from the root port down: none on bus 0.
+func (n NIC) bridges(pf topology.Address) ([]topology.Address, error) {
+	if len(n.Bridges) == 0 && pf.Bus > 0 {
+		return []topology.Address{{Domain: pf.Domain, Bus: pf.Bus - 1}}, nil
 	}
-	port = topology.Address{Domain: a.Domain, Bus: a.Bus - 1}
-	return fmt.Sprintf("sys/devices/pci%04x:%02x/%s", a.Domain, port.Bus, port), port, true
+	var all []topology.Address
+	for _, s := range n.Bridges {
+		a, err := topology.ParseAddress(s)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// parentDir is the folder of the bridge above a NIC, or of the root complex.
+func (n NIC) parentDir(pf topology.Address) (string, error) {
+	bridges, err := n.bridges(pf)
+	root := topology.Address{Domain: pf.Domain}
+	if len(bridges) > 0 {
+		root = bridges[0]
+	}
+	dir := fmt.Sprintf("sys/devices/pci%04x:%02x", root.Domain, root.Bus)
+	for _, b := range bridges {
+		dir += "/" + b.String()
+	}
+	return dir, err
+}
+
+// writeBridges writes the bridges above a NIC that are not there yet.
+func (m Machine) writeBridges(t *tree, n NIC, pf topology.Address) {
+	bridges, err := n.bridges(pf)
+	if err != nil {
+		t.err = err
+		return
+	}
+	above := n
+	for i := range bridges {
+		above.Bridges = nil
+		for _, b := range bridges[:i+1] {
+			above.Bridges = append(above.Bridges, b.String())
+		}
+		dir, _ := above.parentDir(pf)
+		if t.made[dir+"/bridge"] {
+			continue
+		}
+		t.made[dir+"/bridge"] = true
+		m.writeFunction(t, dir, function{
+			addr: bridges[i], vendor: "8086", device: "2030", subsystem: [2]string{"8086", "0000"},
+			class: "060400", numaNode: n.NUMANode, driver: "pcieport",
+		})
+	}
 }
 
 func (m Machine) writeNIC(t *tree, n NIC) {
@@ -45,33 +99,31 @@ func (m Machine) writeNIC(t *tree, n NIC) {
 		return
 	}
 	pf := addrs[0]
-	parent, port, bridged := parentDir(pf)
-	if bridged && !t.made[parent+"/bridge"] {
-		t.made[parent+"/bridge"] = true
-		m.writeFunction(t, parent, function{
-			addr: port, vendor: "8086", device: "2030", subsystem: [2]string{"8086", "0000"},
-			class: "060400", numaNode: n.NUMANode, driver: "pcieport",
-		})
-	}
-	netdev := n.netdev(pf)
-	f := function{
-		addr: pf, vendor: n.Vendor, device: n.Device, subsystem: n.Subsystem, class: "020000",
-		numaNode: n.NUMANode, driver: n.Driver, netdev: netdev, speed: n.Speed, up: !n.Down,
-	}
-	if n.RDMA {
-		f.rdma = "roce" + netdev[2:]
-	}
+	m.writeBridges(t, n, pf)
+	parent, _ := n.parentDir(pf)
+	f := n.function(pf, n.Device, n.Driver, n.netdev(pf))
+	f.acpiIndex = n.ACPIIndex
 	if n.Switchdev {
 		f.port = fmt.Sprintf("p%d", pf.Function)
 	}
 	dir := parent + "/" + pf.String()
 	m.writeFunction(t, dir, f)
+	m.writeSubfunctions(t, dir, n, pf)
 	if n.TotalVFs == 0 {
 		return
 	}
 	t.attrs(dir, "sriov_totalvfs", fmt.Sprint(n.TotalVFs), "sriov_vf_device", n.VFDevice,
 		"sriov_offset", fmt.Sprint(n.VFOffset), "sriov_stride", fmt.Sprint(n.VFStride), "sriov_drivers_autoprobe", "1")
 	m.writeVFs(t, n, 0)
+}
+
+// function is one of a NIC's: the PF or a VF.
+func (n NIC) function(a topology.Address, device, driver, netdev string) function {
+	return function{
+		addr: a, vendor: n.Vendor, device: device, subsystem: n.Subsystem, class: n.class(), numaNode: n.NUMANode,
+		driver: driver, netdev: netdev, infiniband: n.InfiniBand, rdma: n.rdma(netdev), pKey: cmp.Or(n.PKey, "0xffff"),
+		speed: n.Speed, up: !n.Down,
+	}
 }
 
 // writeVFs writes the VFs of a NIC from the given index on.
@@ -82,28 +134,25 @@ func (m Machine) writeVFs(t *tree, n NIC, from int) {
 		return
 	}
 	pf := addrs[0]
-	parent, _, _ := parentDir(pf)
+	parent, _ := n.parentDir(pf)
 	netdev := n.netdev(pf)
 	dir := parent + "/" + pf.String()
 	t.file(dir+"/sriov_numvfs", "%d", n.VFs)
 	for i := from; i < n.VFs; i++ {
 		vf := addrs[1+i]
-		f := function{
-			addr: vf, vendor: n.Vendor, device: n.VFDevice, subsystem: n.Subsystem, class: "020000",
-			numaNode: n.NUMANode, driver: n.VFDriver, netdev: fmt.Sprintf("%sv%d", netdev, i), up: !n.Down, speed: n.Speed,
-		}
-		if n.RDMA {
-			f.rdma = "roce" + f.netdev[2:]
-		}
+		driver, vfNetdev := n.VFDriver, ""
 		if slices.Contains(n.VFsOnVFIO, i) {
-			f.driver, f.netdev, f.rdma = "vfio-pci", "", ""
+			driver = "vfio-pci"
+		} else if netdev != "" {
+			vfNetdev = fmt.Sprintf("%sv%d", netdev, i)
 		}
+		f := n.function(vf, n.VFDevice, driver, vfNetdev)
 		vfDir := parent + "/" + vf.String()
 		m.writeFunction(t, vfDir, f)
 		t.link(vfDir+"/physfn", dir)
 		t.link(fmt.Sprintf("%s/virtfn%d", dir, i), vfDir)
 		if n.Switchdev {
-			m.writeNetdev(t, dir, function{
+			t.writeNetdev(dir, function{
 				addr: vf, netdev: fmt.Sprintf("%s_%d", netdev, i), up: !n.Down, speed: n.Speed,
 				port: fmt.Sprintf("pf%dvf%d", pf.Function, i),
 			})
@@ -123,20 +172,32 @@ func (m Machine) writeFunction(t *tree, dir string, f function) {
 	t.file(dir+"/local_cpulist", "%s", m.localCPUs(t, f.numaNode))
 	t.link(dir+"/subsystem", "sys/bus/pci")
 	t.link(pciDir+"/"+f.addr.String(), dir)
-	if f.driver != "" {
-		t.bind(dir, f.addr.String(), f.driver)
+	if f.acpiIndex != "" {
+		t.file(dir+"/acpi_index", "%s", f.acpiIndex)
 	}
-	group := fmt.Sprintf("sys/kernel/iommu_groups/%d", int(f.addr.Domain)<<16|routingID(f.addr))
-	t.mkdir(group)
-	t.link(dir+"/iommu_group", group)
+	if !m.NoIOMMU {
+		t.iommuGroup(dir, f.addr)
+	}
+	if f.driver != "" {
+		t.bind(dir, f.addr, f.driver)
+	}
 	if f.netdev != "" {
-		m.writeNetdev(t, dir, f)
+		t.writeNetdev(dir, f)
 	}
 	if f.rdma != "" {
-		rdma := dir + "/infiniband/" + f.rdma
-		t.file(rdma+"/node_type", "1: CA")
-		t.link("sys/class/infiniband/"+f.rdma, rdma)
+		t.writeRDMA(dir, f, number(f.addr))
 	}
+}
+
+// number numbers what belongs to a function alone, for a tree that was changed
+// to number it as one that was built.
+func number(a topology.Address) int { return int(a.Domain)<<16 | routingID(a) }
+
+func (t *tree) iommuGroup(dir string, a topology.Address) string {
+	group := fmt.Sprintf("sys/kernel/iommu_groups/%d", number(a))
+	t.mkdir(group)
+	t.link(dir+"/iommu_group", group)
+	return group
 }
 
 // localCPUs are those of a NUMA node; all when a device does not say its node.
@@ -149,16 +210,32 @@ func (m Machine) localCPUs(t *tree, node int) string {
 	return list
 }
 
-func (t *tree) bind(dir, addr, driver string) {
+// bind gives a device its driver, and what comes with that.
+func (t *tree) bind(dir string, a topology.Address, driver string) {
 	t.mkdir(driversDir + "/" + driver)
-	t.link(driversDir+"/"+driver+"/"+addr, dir)
+	t.link(driversDir+"/"+driver+"/"+a.String(), dir)
 	t.link(dir+"/driver", driversDir+"/"+driver)
+	switch driver {
+	case "vfio-pci":
+		if _, err := os.Lstat(filepath.Join(t.dir, dir, "iommu_group")); err != nil {
+			t.file(t.iommuGroup(dir, a)+"/name", noIOMMU)
+		}
+	case "uio_pci_generic", "igb_uio":
+		uio := fmt.Sprintf("uio%d", number(a))
+		t.file(dir+"/uio/"+uio+"/name", "%s", driver)
+		t.link("sys/class/uio/"+uio, dir+"/uio/"+uio)
+	}
 }
 
-func (m Machine) writeNetdev(t *tree, dir string, f function) {
+func (t *tree) writeNetdev(dir string, f function) {
 	net := dir + "/net/" + f.netdev
 	rid := routingID(f.addr)
 	t.attrs(net, "address", fmt.Sprintf("02:00:%02x:%02x:%02x:%02x", f.addr.Domain&0xff, len(f.port), rid>>8, rid&0xff))
+	kind := 1 // ARPHRD_ETHER
+	if f.infiniband {
+		kind = 32 // ARPHRD_INFINIBAND
+	}
+	t.file(net+"/type", "%d", kind)
 	if f.speed > 0 {
 		t.file(net+"/speed", "%d", f.speed)
 	}

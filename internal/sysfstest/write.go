@@ -30,6 +30,10 @@ func (m Machine) Write(dir string) error {
 	for _, n := range m.NICs {
 		m.writeNIC(t, n)
 	}
+	for _, name := range m.Misc {
+		t.mkdir("sys/devices/virtual/misc/" + name)
+		t.link("sys/class/misc/"+name, "sys/devices/virtual/misc/"+name)
+	}
 	if t.err != nil {
 		return fmt.Errorf("machine: %w", t.err)
 	}

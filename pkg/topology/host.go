@@ -58,9 +58,14 @@ type CPU struct {
 
 // Device is one PCI network device (class 0x02): a PF, a VF, or a NIC that is
 // neither, such as an ENA in a virtual machine whose PF is not to be seen. Or
-// it is a processing accelerator (class 0x12), a PF or a VF as well. Or it is a
-// subfunction: then Aux is set, and Address, Class, Vendor, Product, Driver,
-// NUMANode, Upstream and VF are those of its PCI parent.
+// it is a processing accelerator (class 0x12), a PF or a VF as well.
+//
+// Or it is a subfunction: then Aux is set, and Address, Class, Vendor, Product,
+// Driver, NUMANode, Upstream and VF are those of its PCI parent. VF is never
+// nil for it: where the parent is no VF, VF.PF is the parent itself and
+// VF.PFName the parent's own netdev, with Index -1. So the PF of any function
+// is VF.PF and VF.PFName; the number that a subfunction is selected by is
+// Aux.SFNum. Netdevs, RDMA and VDPA are its own.
 type Device struct {
 	Address     Address `json:"address"`
 	Class       string  `json:"class"`  // six hex digits: 020000
@@ -132,12 +137,15 @@ type AuxiliaryDevice struct {
 
 // ID is what the kubelet and the pod call the device: the PCI address, of a
 // subfunction the name.
-func (d *Device) ID() string {
-	if d.Aux != nil {
-		return d.Aux.Name
+func (dev *Device) ID() string {
+	if dev.Aux != nil {
+		return dev.Aux.Name
 	}
-	return d.Address.String()
+	return dev.Address.String()
 }
+
+// Accelerator tells a processing accelerator from a network device.
+func (dev *Device) Accelerator() bool { return strings.HasPrefix(dev.Class, acceleratorClass) }
 
 // PhysicalFunction is the SR-IOV capability of a PF.
 type PhysicalFunction struct {
@@ -149,7 +157,7 @@ type PhysicalFunction struct {
 // VirtualFunction links a VF to its PF.
 type VirtualFunction struct {
 	PF     Address `json:"pf"`
-	PFName string  `json:"pfName,omitempty"` // the PF's first netdev
+	PFName string  `json:"pfName,omitempty"` // the PF's own netdev, in switchdev mode its uplink
 	Index  int     `json:"index"`            // N of the PF's virtfnN link; -1 when no link points here
 }
 

@@ -1,13 +1,8 @@
 package topology_test
 
 import (
-	"archive/tar"
-	"compress/bzip2"
-	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"flag"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,13 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/numalane/numalane/internal/sysfstest"
 	"github.com/numalane/numalane/pkg/topology"
 )
 
 var update = flag.Bool("update", false, "write golden files")
 
 // unpack makes a captured machine below a temporary folder and returns the
-// folder that holds its sys. A file name with a colon cannot be in a module.
+// folder that holds its sys.
 func unpack(t *testing.T, archive string) string {
 	t.Helper()
 	f, err := os.Open(filepath.Join("testdata/machines", archive))
@@ -31,61 +27,11 @@ func unpack(t *testing.T, archive string) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var r io.Reader = bzip2.NewReader(f)
-	if strings.HasSuffix(archive, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	root, err := sysfstest.Unpack(f, t.TempDir())
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s: %v", archive, err)
 	}
-	defer root.Close()
-	for tr := tar.NewReader(r); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil {
-			err = extract(root, h, tr)
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", archive, err)
-		}
-	}
-	tops, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(tops) == 1 {
-		return filepath.Join(dir, tops[0].Name())
-	}
-	return dir
-}
-
-func extract(root *os.Root, h *tar.Header, content io.Reader) error {
-	name := filepath.Clean(h.Name)
-	if h.Typeflag == tar.TypeDir {
-		return root.MkdirAll(name, 0o755)
-	}
-	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	switch h.Typeflag {
-	case tar.TypeSymlink:
-		return root.Symlink(h.Linkname, name)
-	case tar.TypeLink:
-		return root.Link(filepath.Clean(h.Linkname), name)
-	case tar.TypeReg:
-		b, err := io.ReadAll(content)
-		if err != nil {
-			return err
-		}
-		return root.WriteFile(name, b, 0o644)
-	}
-	return nil // devices and sockets hold no account of the machine
+	return root
 }
 
 // TestMachines reads every captured machine and compares it with hwloc's
@@ -255,6 +201,47 @@ func compareNICs(t *testing.T, host *topology.Host, want *hwloc, elsewhere bool)
 	}
 	if diff := cmp.Diff(want.nics, got, cmp.AllowUnexported(hwlocNIC{})); diff != "" {
 		t.Errorf("network devices (-hwloc +ours):\n%s", diff)
+	}
+}
+
+// TestMachinesFabric holds what the two captured machines with InfiniBand tell
+// of it, and where their ports sit.
+func TestMachinesFabric(t *testing.T) {
+	tests := []struct {
+		archive  string
+		ethernet []string
+		fabric   string // of class 02
+		hidden   string // of class 0c06, a bus controller: no network device
+	}{
+		{"32em64t-2n8c+dax+nvme+mic+dimms", []string{"0000:02:00.0", "0000:02:00.3"}, "0000:82:00.0", ""},
+		{"40intel64-2g2n4c+pcilocality", []string{"0000:02:00.0", "0000:02:00.1", "0000:03:00.0", "0000:03:00.1"}, "", "0000:43:00.0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.archive, func(t *testing.T) {
+			t.Parallel()
+			h := read(t, unpack(t, tt.archive+".tar.bz2"))
+			for _, a := range tt.ethernet {
+				if d := device(t, h, a); len(d.Netdevs) != 1 || d.Netdevs[0].Type != "ether" || len(d.Upstream) != 1 || len(d.RDMA) > 0 {
+					t.Errorf("%s: %+v below %v", a, d.Netdevs, d.Upstream)
+				}
+			}
+			if tt.hidden != "" {
+				if d, ok := h.Device(address(t, tt.hidden)); ok {
+					t.Errorf("%s is a device, of class %s", tt.hidden, d.Class)
+				}
+			}
+			if tt.fabric == "" {
+				return
+			}
+			got := device(t, h, tt.fabric)
+			want := got
+			want.Upstream = []topology.Address{address(t, "0000:80:02.2")}
+			want.RDMA = []topology.RDMADevice{{Name: "mlx4_0", CharDevices: []string{"issm0", "umad0", "uverbs0"}, PKey: "0xffff"}}
+			want.Netdevs = []topology.Netdev{{Name: "ib0", Type: "infiniband", Up: true}}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

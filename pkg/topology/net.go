@@ -1,19 +1,24 @@
 package topology
 
 import (
+	"errors"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-// netdevs reads a device's network interfaces, those of its own port first.
-// The netdev of a virtio NIC sits one level down, in virtioN.
-func netdevs(dir string, dev *Device) ([]Netdev, error) {
+// netTypes are the names of net/*/type, the ARPHRD numbers of if_arp.h, as
+// netlink's EncapType has them.
+var netTypes = map[string]string{"1": "ether", "32": "infiniband"}
+
+// netdevs reads a device's network interfaces, those of its own port first, and
+// which of them is a PF's own: none, while only representors are there. The
+// netdev of a virtio NIC sits one level down, in virtioN.
+func netdevs(dir string, dev *Device) (devs []Netdev, own string, err error) {
 	if dev.Driver == "virtio-pci" {
 		ids, err := numbered(dir, "virtio")
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		if len(ids) > 0 {
 			dir = dir + "/virtio" + strconv.Itoa(ids[0])
@@ -22,16 +27,28 @@ func netdevs(dir string, dev *Device) ([]Netdev, error) {
 	dir = dir + "/net"
 	found, err := names(dir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if len(found) > 1 {
-		slices.SortStableFunc(found, func(a, b string) int {
-			return representor(dir, a) - representor(dir, b)
-		})
+	if dev.VF == nil || len(found) > 1 { // a VF's one netdev is its own
+		var mine, others []string
+		for _, name := range found {
+			if representor(dir, name) {
+				others = append(others, name)
+			} else {
+				mine = append(mine, name)
+			}
+		}
+		if len(mine) > 0 {
+			own = mine[0]
+		}
+		found = append(mine, others...)
 	}
-	var devs []Netdev
+	t := torn{}
 	for _, name := range found {
 		n := Netdev{Name: name}
+		kind, err := text(dir + "/" + name + "/type")
+		t.note(name+"/type", err)
+		n.Type = netTypes[kind]
 		// Unreadable while the interface is administratively down: not up.
 		carrier, err := text(dir + "/" + name + "/carrier")
 		n.Up = err == nil && carrier == "1"
@@ -44,18 +61,15 @@ func netdevs(dir string, dev *Device) ([]Netdev, error) {
 		}
 		devs = append(devs, n)
 	}
-	return devs, nil
+	return devs, own, errors.Join(t...)
 }
 
-// representor is 1 for the netdev that stands for a VF or a subfunction in
+// representor tells the netdev that stands for a VF or a subfunction in
 // switchdev mode: it has the PF's PCI device as its parent, and a port name
 // like pf0vf3, where the PF's own is p0 (networking/representors.rst).
-func representor(dir, name string) int {
+func representor(dir, name string) bool {
 	port, err := text(dir + "/" + name + "/phys_port_name")
-	if err == nil && strings.Contains(port, "pf") {
-		return 1
-	}
-	return 0
+	return err == nil && strings.Contains(port, "pf")
 }
 
 // names lists a folder, which may be missing.

@@ -15,9 +15,12 @@ import (
 	"github.com/jaypipes/pcidb"
 )
 
-// networkClass is the PCI base class of network controllers (pci_ids.h,
-// PCI_BASE_CLASS_NETWORK).
-const networkClass = "02"
+// PCI base classes: network controllers (pci_ids.h, PCI_BASE_CLASS_NETWORK) and
+// processing accelerators (PCI_BASE_CLASS_ACCELERATOR in pci.ids).
+const (
+	networkClass     = "02"
+	acceleratorClass = "12"
+)
 
 // modalias is pci:v00008086d0000154Csv00008086sd00000000bc02sc00i00 (file2alias.c).
 var modalias = regexp.MustCompile(`^pci:v0000(\w{4})d0000(\w{4})sv\w{8}sd\w{8}bc(\w\w)sc(\w\w)i(\w\w)`)
@@ -28,6 +31,13 @@ type devices struct {
 	dir string // bus/pci/devices
 	// VFs by address, as the virtfnN links of their PFs name them.
 	virtfn map[Address]virtfn
+	// Own netdevs of the devices that are no VF.
+	uplink map[Address]string
+	// What other buses and classes hang below devices, by their names.
+	uio  map[string]string
+	vdpa map[string]vdpaDevice
+	// rdmaCM is whether the RDMA connection manager has its one device.
+	rdmaCM bool
 }
 
 // virtfn is a PF's link to one of its VFs.
@@ -58,11 +68,15 @@ func (r *reader) inventory() []*pci.Device {
 	return info.Devices
 }
 
-// readDevices reads the PCI network devices. The folder's own list, taken after
+// readDevices reads the PCI network devices and accelerators. The folder's own list, taken after
 // the inventory, says what there is; a device that the inventory does not tell
 // is decoded by itself.
 func (r *reader) readDevices(inventory []*pci.Device) error {
-	d := devices{reader: r, dir: filepath.Join(r.sys, "bus/pci/devices"), virtfn: map[Address]virtfn{}}
+	d := devices{
+		reader: r, dir: filepath.Join(r.sys, "bus/pci/devices"),
+		virtfn: map[Address]virtfn{}, uplink: map[Address]string{},
+		uio: r.uioDevices(), vdpa: r.vdpaDevices(), rdmaCM: r.misc("rdma_cm"),
+	}
 	known := map[string]*pci.Device{}
 	for _, dev := range inventory {
 		known[dev.Address] = dev
@@ -85,11 +99,12 @@ func (r *reader) readDevices(inventory []*pci.Device) error {
 	}
 	slices.SortFunc(r.host.Devices, func(a, b Device) int { return a.Address.Compare(b.Address) })
 	d.linkFunctions()
+	d.readSubfunctions()
 	d.checkNUMANodes()
 	return nil
 }
 
-// read adds one device to the host when it is a network device.
+// read adds one device to the host when it is a network device or an accelerator.
 func (d *devices) read(addr Address, name string, known *pci.Device) {
 	dir := d.dir + "/" + name
 	dev := Device{Address: addr, NUMANode: NoNUMANode}
@@ -100,10 +115,10 @@ func (d *devices) read(addr Address, name string, known *pci.Device) {
 		err = d.decode(dir, &dev)
 	}
 	if dev.Class != "" {
-		if !strings.HasPrefix(dev.Class, networkClass) {
+		if !strings.HasPrefix(dev.Class, networkClass) && !dev.Accelerator() {
 			return
 		}
-		err = errors.Join(err, d.readFunction(dir, &dev))
+		err = errors.Join(err, d.readFunction(dir, name, &dev))
 	}
 	if err != nil {
 		if _, gone := os.Stat(dir); missing(gone) {
@@ -178,26 +193,23 @@ func fileError(file string, err error) error { return fmt.Errorf("%s: %s", file,
 
 // readFunction reads what ghw does not tell, or not reliably: the NUMA node
 // (ghw's is nil for -1 and on machines of one node alike), SR-IOV, a driver
-// whose folder is not there, the network and RDMA devices.
-func (d *devices) readFunction(dir string, dev *Device) error {
-	var errs []error
-	torn := func(file string, err error) {
-		if err != nil && !missing(err) {
-			errs = append(errs, fileError(file, err))
-		}
-	}
+// whose folder is not there, and what hangs below the device or above it.
+func (d *devices) readFunction(dir, name string, dev *Device) error {
+	t := torn{}
 	follow := func(link string, to *string) {
-		if *to != "" {
-			return
-		}
-		target, err := os.Readlink(dir + "/" + link)
-		torn(link, err)
-		if err == nil {
-			*to = filepath.Base(target)
+		if *to == "" {
+			*to = t.follow(dir, link)
 		}
 	}
 	follow("driver", &dev.Driver)
 	follow("iommu_group", &dev.IOMMUGroup)
+	if strings.Contains(dev.Driver, "vfio") && dev.IOMMUGroup != "" {
+		// The groups of VFIO's own exist while its driver is bound, and have
+		// this name (drivers/vfio/group.c, vfio_noiommu_group_alloc).
+		group, err := text(filepath.Join(d.sys, "kernel/iommu_groups", dev.IOMMUGroup, "name"))
+		t.note("iommu_group/name", err)
+		dev.NoIOMMU = group == "vfio-noiommu"
+	}
 
 	node, err := number(dir + "/numa_node")
 	switch {
@@ -206,7 +218,7 @@ func (d *devices) readFunction(dir string, dev *Device) error {
 	case missing(err) && d.noNUMA:
 		// The kernel has the file under CONFIG_NUMA only (pci-sysfs.c).
 	default:
-		errs = append(errs, fileError("numa_node", err))
+		t = append(t, fileError("numa_node", err))
 	}
 
 	target, err := os.Readlink(dir + "/physfn")
@@ -214,18 +226,69 @@ func (d *devices) readFunction(dir string, dev *Device) error {
 		dev.VF = &VirtualFunction{Index: -1}
 		dev.VF.PF, err = ParseAddress(filepath.Base(target))
 	} else if missing(err) {
-		errs = append(errs, d.readPF(dir, dev))
+		t = append(t, d.readPF(dir, dev))
 	}
-	torn("physfn", err)
+	t.note("physfn", err)
 
-	dev.Netdevs, err = netdevs(dir, dev)
-	torn("net", err)
-	ib, err := names(dir + "/infiniband")
-	torn("infiniband", err)
-	for _, name := range ib {
-		dev.RDMA = append(dev.RDMA, RDMADevice{Name: name})
+	place, err := os.Readlink(dir)
+	t.note("link to its place", err)
+	dev.Upstream = bridges(place)
+	dev.ACPIIndex, err = text(dir + "/acpi_index")
+	t.note("acpi_index", err)
+	dev.UIO = d.uio[name]
+	t = append(t, d.readInterfaces(dir, name, dev))
+	return errors.Join(t...)
+}
+
+// readInterfaces reads what a function of either bus is used by.
+func (d *devices) readInterfaces(dir, name string, dev *Device) error {
+	t := torn{}
+	var own string
+	var err error
+	dev.Netdevs, own, err = netdevs(dir, dev)
+	t.note("net", err)
+	if dev.VF == nil && own != "" {
+		d.uplink[dev.Address] = own
 	}
-	return errors.Join(errs...)
+	dev.RDMA, err = d.rdmaDevices(dir)
+	t = append(t, err)
+	if v, ok := d.vdpa[name]; ok {
+		dev.VDPA = &v.VDPADevice
+		t = append(t, v.err)
+	}
+	return errors.Join(t...)
+}
+
+// torn gathers what of a device is there and could not be read.
+type torn []error
+
+func (t *torn) note(file string, err error) {
+	if err != nil && !missing(err) {
+		*t = append(*t, fileError(file, err))
+	}
+}
+
+// follow is the name of what a link leads to; empty without the link.
+func (t *torn) follow(dir, link string) string {
+	target, err := os.Readlink(dir + "/" + link)
+	t.note(link, err)
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(target)
+}
+
+// bridges are the PCI functions that a device sits below, the nearest first,
+// by its place in the tree: ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0.
+// A VF's parent is that of its PF (drivers/pci/iov.c, pci_iov_add_virtfn).
+func bridges(place string) []Address {
+	var above []Address
+	for dir := filepath.Dir(place); filepath.Dir(dir) != dir; dir = filepath.Dir(dir) {
+		if a, err := ParseAddress(filepath.Base(dir)); err == nil {
+			above = append(above, a)
+		}
+	}
+	return above
 }
 
 // checkNUMANodes notes the NUMA nodes that devices name and that the machine

@@ -58,12 +58,14 @@ func Read(root string, opts ...Option) (*Host, error) {
 	if err := r.readDevices(<-inventory); err != nil {
 		return nil, err
 	}
+	r.host.VhostNet = r.vhostNet()
 	return &r.host, nil
 }
 
 // reader is one scan.
 type reader struct {
 	sys, proc string
+	dev       string // empty: a sysfs alone has none
 	db        *pcidb.PCIDB
 	previous  *Host
 	host      Host
@@ -76,18 +78,32 @@ func newReader(root string) (*reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the machine: %w", err)
 	}
+	sys, err := Sysfs(root)
+	if err != nil {
+		return nil, err
+	}
+	// Never the running machine's /proc and /dev for another one's sysfs. (A
+	// sysfs has a dev/ too, which is an index by number.)
+	r := &reader{sys: sys, proc: filepath.Join(root, "proc"), db: &pcidb.PCIDB{}}
+	if sys != root {
+		r.dev = filepath.Join(root, "dev")
+	}
+	return r, nil
+}
+
+// Sysfs finds the sysfs of a root that Read is given.
+func Sysfs(root string) (string, error) {
 	if _, err := os.Stat(root); err != nil {
-		return nil, fmt.Errorf("read the machine: %w", err)
+		return "", fmt.Errorf("read the machine: %w", err)
 	}
 	for _, sys := range []string{filepath.Join(root, "sys"), root} {
 		for _, mark := range []string{"devices/system", "bus/pci"} {
 			if _, err := os.Stat(filepath.Join(sys, mark)); err == nil {
-				// Never the running machine's /proc for another one's sysfs.
-				return &reader{sys: sys, proc: filepath.Join(root, "proc"), db: &pcidb.PCIDB{}}, nil
+				return sys, nil
 			}
 		}
 	}
-	return nil, fmt.Errorf("read %s: no sysfs there: want a folder that holds sys/, or one that holds devices/system or bus/pci", root)
+	return "", fmt.Errorf("read %s: no sysfs there: want a folder that holds sys/, or one that holds devices/system or bus/pci", root)
 }
 
 // problem notes what of the machine could not be read. The path is told

@@ -1,6 +1,7 @@
 package topology_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,18 +54,30 @@ func device(t *testing.T, h *topology.Host, addr string) topology.Device {
 func pfAndVF(t *testing.T, pf, vf topology.Device, netdev, vfNetdev string, speed int, rdma, vfRDMA []string, total int) []topology.Device {
 	t.Helper()
 	pf.Class, vf.Class = "020000", "020000"
-	pf.Netdevs = []topology.Netdev{{Name: netdev, Up: true, Speed: speed}}
-	vf.Netdevs = []topology.Netdev{{Name: vfNetdev, Up: true}}
+	pf.Netdevs = []topology.Netdev{{Name: netdev, Type: "ether", Up: true, Speed: speed}}
+	vf.Netdevs = []topology.Netdev{{Name: vfNetdev, Type: "ether", Up: true}}
 	for _, r := range rdma {
-		pf.RDMA = append(pf.RDMA, topology.RDMADevice{Name: r})
+		pf.RDMA = append(pf.RDMA, rdmaDevice(r, pf.Address, "0xffff"))
 	}
 	for _, r := range vfRDMA {
-		vf.RDMA = append(vf.RDMA, topology.RDMADevice{Name: r})
+		vf.RDMA = append(vf.RDMA, rdmaDevice(r, vf.Address, "0xffff"))
 	}
+	port := topology.Address{Domain: pf.Address.Domain, Bus: pf.Address.Bus - 1}
+	pf.Upstream, vf.Upstream = []topology.Address{port}, []topology.Address{port}
 	pf.NUMANode, vf.NUMANode = 1, 1
 	pf.PF = &topology.PhysicalFunction{TotalVFs: total, NumVFs: 1, VFs: []topology.Address{vf.Address}}
 	vf.VF = &topology.VirtualFunction{PF: pf.Address, PFName: netdev}
 	return []topology.Device{pf, vf}
+}
+
+// rdmaDevice is one as sysfstest makes it: numbered after the function's place.
+func rdmaDevice(name string, a topology.Address, pKey string) topology.RDMADevice {
+	n := int(a.Domain)<<16 | int(a.Bus)<<8 | int(a.Device)<<3 | int(a.Function)
+	return topology.RDMADevice{Name: name, PKey: pKey, CharDevices: charDevices(n)}
+}
+
+func charDevices(n int) []string {
+	return []string{fmt.Sprintf("issm%d", n), fmt.Sprintf("umad%d", n), fmt.Sprintf("uverbs%d", n)}
 }
 
 // TestNICs reads a built tree of each of the article's NICs.
@@ -90,7 +103,7 @@ func TestNICs(t *testing.T) {
 			"enP20000p1s0f0", "enP20000p1s0f0v0", 10000, nil, nil, 64)},
 		{"ENA without a PF", sysfstest.ENA("0000:00:05.0", -1), []topology.Device{{
 			Address: address(t, "0000:00:05.0"), Class: "020000", Vendor: "1d0f", Product: "ec20", Driver: "ena", NUMANode: topology.NoNUMANode,
-			Netdevs: []topology.Netdev{{Name: "enp0s5f0", Up: true}},
+			Netdevs: []topology.Netdev{{Name: "enp0s5f0", Type: "ether", Up: true}},
 		}}},
 	}
 	for _, tt := range tests {
@@ -138,15 +151,29 @@ func TestSwitchdev(t *testing.T) {
 	}
 	h := read(t, dir)
 	want := []topology.Netdev{
-		{Name: "enp59s0f0", Up: true, Speed: 100000},
-		{Name: "a1", Up: true, Speed: 100000},
-		{Name: "enp59s0f0_0", Up: true, Speed: 100000},
+		{Name: "enp59s0f0", Type: "ether", Up: true, Speed: 100000},
+		{Name: "a1", Type: "ether", Up: true, Speed: 100000},
+		{Name: "enp59s0f0_0", Type: "ether", Up: true, Speed: 100000},
 	}
 	if diff := cmp.Diff(want, device(t, h, "0000:3b:00.0").Netdevs); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got := device(t, h, "0000:3b:01.0").VF.PFName; got != "enp59s0f0" {
 		t.Errorf("PF name %q", got)
+	}
+	// With the uplink in another network namespace the PF has no name here,
+	// though one representor is left.
+	for _, gone := range []string{"enp59s0f0", "a1"} {
+		if err := os.RemoveAll(filepath.Join(net, gone)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h = read(t, dir)
+	if pf := device(t, h, "0000:3b:00.0"); len(pf.Netdevs) != 1 || pf.Netdevs[0].Name != "enp59s0f0_0" {
+		t.Errorf("netdevs %v", pf.Netdevs)
+	}
+	if got := device(t, h, "0000:3b:01.0").VF.PFName; got != "" {
+		t.Errorf("PF name %q, of a representor", got)
 	}
 }
 

@@ -72,9 +72,7 @@ func (d *devices) linkFunctions() {
 				dev.addProblem(fmt.Errorf("physfn: %s is not there", dev.VF.PF))
 				continue
 			}
-			if len(pf.Netdevs) > 0 {
-				dev.VF.PFName = pf.Netdevs[0].Name
-			}
+			dev.VF.PFName = d.uplink[pf.Address]
 			if link, ok := d.virtfn[dev.Address]; ok && link.pf == pf.Address {
 				dev.VF.Index = link.index
 			} else {
