@@ -84,6 +84,8 @@ func (c candidate) index() (int, bool) {
 // function names a device by its PF.
 func (c candidate) function(pf string) string {
 	switch {
+	case c.Aux != nil && c.Aux.SFNum < 0:
+		return "a subfunction of " + pf
 	case c.Aux != nil:
 		return fmt.Sprintf("subfunction %d of %s", c.Aux.SFNum, pf)
 	case c.VF != nil:
