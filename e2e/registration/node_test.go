@@ -280,12 +280,12 @@ func (n *node) logged(since mark, text string) []string {
 }
 
 // What a kubelet logs, the same in all versions: devicemanager manager.go,
-// plugin/v1beta1 server.go, handler.go.
+// plugin/v1beta1 server.go, handler.go, client.go.
 const (
 	gotRegistration = `"Got registration request from device plugin with resource"`
 	connected       = `"Device plugin connected"`
 	notConnected    = `"Failed to connect to new client"`
-	listed          = `"Processed device updates for resource"`
+	pushed          = `"State pushed for device plugin"`
 	allUnhealthy    = `"Mark all resources Unhealthy for resource"`
 	asksPreferred   = `"Issuing a GetPreferredAllocation call for container"`
 	asksAllocate    = `"Making allocation request for device plugin"`

@@ -133,9 +133,12 @@ func (p *process) live(times int) (sockets []string) {
 func (n *node) gone(path string) {
 	n.t.Helper()
 	eventually(n.t, path+" to be gone", func() error {
-		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("it is there (%v)", err)
+		switch _, err := os.Lstat(path); {
+		case errors.Is(err, os.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
 		}
-		return nil
+		return errors.New("it is there")
 	})
 }

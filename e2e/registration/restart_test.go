@@ -26,7 +26,7 @@ func TestKubeletRestart(t *testing.T) {
 		if err := os.WriteFile(notes, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		sockets := p.live(1)
+		p.live(1)
 		for i, restart := range []func(){
 			func() { n.kubelet.Kill(); n.startKubelet() },
 			n.startKubelet, // stops the one before, which ends its streams itself
@@ -35,7 +35,7 @@ func TestKubeletRestart(t *testing.T) {
 			since := n.now()
 			restart()
 			n.count(8, 8)
-			sockets = p.live(i + 2)
+			sockets := p.live(i + 2)
 			if got := n.logged(since, gotRegistration); len(got) != 1 {
 				t.Errorf("restart %d: %d registrations, want one:\n%s", i, len(got), strings.Join(got, "\n"))
 			}
@@ -195,13 +195,13 @@ func TestOptionsBeforeRegister(t *testing.T) {
 		// that it says so.
 		var order []string
 		for _, line := range n.logged(0, "") {
-			for _, step := range []string{gotRegistration, connected, listed, asksPreferred, asksAllocate} {
+			for _, step := range []string{gotRegistration, connected, pushed, asksPreferred, asksAllocate} {
 				if strings.Contains(line, step) {
 					order = append(order, step)
 				}
 			}
 		}
-		if diff := cmp.Diff([]string{gotRegistration, connected, listed, asksPreferred, asksAllocate}, order); diff != "" {
+		if diff := cmp.Diff([]string{gotRegistration, connected, pushed, asksPreferred, asksAllocate}, order); diff != "" {
 			t.Errorf("what the kubelet did (-want +got):\n%s", diff)
 		}
 	})

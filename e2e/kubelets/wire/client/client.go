@@ -100,7 +100,8 @@ func (k *Kubelet) Kill() {
 		return
 	}
 	k.ended = true
-	k.in.Close()
+	// Its end of the pipe closes with Wait: a program that sees the last of its
+	// commands ends in peace.
 	k.cmd.Process.Kill()
 	k.cmd.Wait()
 }
