@@ -35,7 +35,7 @@ space := $() $()
 help: ## list the targets
 	echo "numalane: NUMA-local SR-IOV scheduling for Kubernetes"
 	echo
-	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build numalane-plugin and numalane-extender into bin/
@@ -52,7 +52,8 @@ storm: binaries ## MINUTES (10) of load and kills on NODES (20) real kubelets (n
 	$(E2E) .cache/bin/storm --minutes $(MINUTES) --nodes $(NODES) $(if $(SEED),--seed $(SEED)) $(if $(filter 0,$(EXTENDER)),--extender=false)
 
 .PHONY: test
-test: test-unit test-lane test-oracle test-storm ## prove it: unit tests, fuzz seeds, the lane on real parts, the oracle on the newest kubelet, a short storm
+test: KUBELETS := $(NEWEST)
+test: test-unit test-lane test-oracle test-kubelets test-storm ## prove it: unit tests, fuzz seeds, the lane on real parts, oracle and rules on the newest kubelet, a short storm
 
 .PHONY: test-unit
 test-unit: ## unit tests and fuzz seeds of both modules
@@ -78,6 +79,12 @@ test-oracle: ## a few thousand random admissions by the real managers of the new
 	echo "the oracle, on kubelet $(NEWEST)"
 	$(E2E) cd $(KUBELET) && go test -count=1 ./...
 	$(E2E) go test -count=1 -v -timeout 10m ./oracle
+
+.PHONY: test-kubelets
+test-kubelets: ## the rules that a device plugin has to keep, on the real device managers of KUBELETS (all four)
+	$(E2E) go run ./cmd/build -kubelets "$(KUBELETS)"
+	echo "the rules of registration, on kubelets $(KUBELETS)"
+	$(E2E) KUBELETS="$(KUBELETS)" go test -count=1 -v -timeout 20m ./registration
 
 .PHONY: test-storm
 test-storm: binaries ## a storm of two minutes (needs root)

@@ -122,7 +122,7 @@ func (n *node) bring(p *v1.Pod) (wire.Admission, error) {
 	if err != nil {
 		return wire.Admission{}, fmt.Errorf("encode pod %s: %w", p.UID, err)
 	}
-	answer, err := n.managers.must(wire.Command{Admit: b})
+	answer, err := n.managers.Must(wire.Command{Admit: b})
 	if err != nil {
 		return wire.Admission{}, fmt.Errorf("admit pod %s: %w", p.UID, err)
 	}
@@ -158,7 +158,7 @@ func (n *node) end(uid string, gone bool) error {
 	if gone || n.pods[i].static {
 		n.pods = slices.Delete(n.pods, i, i+1)
 	}
-	_, err := n.managers.must(wire.Command{End: uid})
+	_, err := n.managers.Must(wire.Command{End: uid})
 	return err
 }
 

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/numalane/numalane/e2e/kubelets/wire"
+	"github.com/numalane/numalane/e2e/kubelets/wire/client"
 	"github.com/numalane/numalane/internal/config"
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/internal/pools"
@@ -30,7 +31,7 @@ var errRefusesToStart = errors.New("the kubelet refuses to start")
 type node struct {
 	s        *Scenario
 	dir      string // the kubelet's folder
-	managers *managers
+	managers *client.Kubelet
 	tree     *tree
 
 	minor   int
@@ -53,7 +54,7 @@ type pod struct {
 }
 
 // startNode starts the scenario's kubelet in an empty folder.
-func startNode(ctx context.Context, m *managers, t *tree, s *Scenario, dir string) (*node, error) {
+func startNode(ctx context.Context, m *client.Kubelet, t *tree, s *Scenario, dir string) (*node, error) {
 	n := &node{s: s, dir: dir, managers: m, tree: t}
 	var err error
 	if n.config, err = parsePools(s.Pools); err != nil {
@@ -99,7 +100,7 @@ func (n *node) startKubelet() error {
 		}
 		start.Pods = append(start.Pods, b)
 	}
-	answer, err := n.managers.do(wire.Command{Start: start})
+	answer, err := n.managers.Do(wire.Command{Start: start})
 	if err != nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (n *node) advertise() error {
 		return err
 	}
 	devices := n.devices()
-	if _, err := n.managers.must(wire.Command{Await: devices}); err != nil {
+	if _, err := n.managers.Must(wire.Command{Await: devices}); err != nil {
 		return fmt.Errorf("wait for the plugins' devices: %w", err)
 	}
 	if len(devices) == 0 {

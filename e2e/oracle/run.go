@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/numalane/numalane/e2e/kubelets/wire/client"
 )
 
 // Options say what to run.
@@ -51,7 +53,7 @@ const progressEvery = 10 * time.Second
 // error tells what kept it from working; mismatches are in the report.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	for _, minor := range o.Kubelets {
-		if _, err := os.Stat(binaryOf(o.Binaries, minor)); err != nil {
+		if _, err := os.Stat(client.Program(o.Binaries, minor)); err != nil {
 			return nil, fmt.Errorf("there is no program of kubelet 1.%d (make oracle builds it): %w", minor, err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/numalane/numalane/e2e/cadvisor"
 	"github.com/numalane/numalane/internal/sysfstest"
 	"github.com/numalane/numalane/pkg/topology"
 )
@@ -39,7 +40,7 @@ func writeTree(root string, s *Scenario) (*tree, error) {
 	if err := t.movePackages(); err != nil {
 		return nil, fmt.Errorf("machine: %w", err)
 	}
-	info, err := machineInfo(root)
+	info, err := cadvisor.MachineInfo(root)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/numalane/numalane/e2e/kubelets/wire/client"
 )
 
 // lifetime is how many scenarios a kubelet's process lives through: its
@@ -17,8 +19,8 @@ type worker struct {
 	binaries string
 	dir      string // its own, on a tmpfs where there is one
 
-	kubelets map[int]*managers // by minor version
-	lives    map[int]int       // scenarios that each has lived
+	kubelets map[int]*client.Kubelet // by minor version
+	lives    map[int]int             // scenarios that each has lived
 	tree     *tree
 	trees    int
 	nodes    int
@@ -26,7 +28,7 @@ type worker struct {
 }
 
 func newWorker(binaries, dir string) *worker {
-	return &worker{binaries: binaries, dir: dir, kubelets: map[int]*managers{}, lives: map[int]int{}}
+	return &worker{binaries: binaries, dir: dir, kubelets: map[int]*client.Kubelet{}, lives: map[int]int{}}
 }
 
 // newDir makes a folder for files that are short-lived and many. Its name is
@@ -83,15 +85,15 @@ func (w *worker) prepareTree(s *Scenario) error {
 }
 
 // kubelet is the process of this version, a new one when it is time.
-func (w *worker) kubelet(minor int) (*managers, error) {
+func (w *worker) kubelet(minor int) (*client.Kubelet, error) {
 	if m := w.kubelets[minor]; m != nil {
-		if !m.ended && w.lives[minor] < lifetime {
+		if !m.Ended() && w.lives[minor] < lifetime {
 			w.lives[minor]++
 			return m, nil
 		}
-		m.stop()
+		m.Kill()
 	}
-	m, err := startManagers(w.binaries, minor)
+	m, err := client.Start(w.binaries, minor, &tail{most: 16 << 10})
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +104,7 @@ func (w *worker) kubelet(minor int) (*managers, error) {
 // close ends the processes and removes what there is of the scenarios.
 func (w *worker) close() error {
 	for _, m := range w.kubelets {
-		m.stop()
+		m.Kill()
 	}
 	return os.RemoveAll(w.dir)
 }

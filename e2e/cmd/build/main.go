@@ -1,6 +1,7 @@
 // build makes the binaries of the lane: Kubernetes and etcd from their Go
-// modules, and ours; with -kubelets those of the oracle. The first time takes
-// some minutes; after that only what changed is made again.
+// modules, and ours; with -kubelets those of the oracle and of the registration
+// tests. The first time takes some minutes; after that only what changed is made
+// again.
 package main
 
 import (
@@ -34,17 +35,19 @@ var foreign = []binary{
 // plugin's size.
 const productTags = "grpcnotrace"
 
+var plugin = binary{"numalane-plugin", "./cmd/plugin", "..", productTags}
+
 var own = []binary{
 	{"simnode", "./cmd/simnode", ".", ""},
 	{"demo", "./cmd/demo", ".", ""},
 	{"storm", "./cmd/storm", ".", ""},
-	{"numalane-plugin", "./cmd/plugin", "..", productTags},
+	plugin,
 	{"numalane-extender", "./cmd/extender", "..", productTags},
 }
 
 func main() {
 	out := flag.String("o", filepath.Join(".cache", "bin"), "folder for the binaries")
-	kubelets := flag.String("kubelets", "", "make the oracle and the resource managers of these kubelets (\"1.34 1.37\") instead")
+	kubelets := flag.String("kubelets", "", "make the oracle, the plugin and the resource managers of these kubelets (\"1.34 1.37\") instead")
 	flag.Parse()
 	if err := run(*out, strings.Fields(*kubelets)); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
@@ -61,7 +64,7 @@ func run(out string, kubelets []string) error {
 		return err
 	}
 	if len(kubelets) > 0 {
-		return oracle(out, kubelets)
+		return managers(out, kubelets)
 	}
 	version, err := kubernetesVersion()
 	if err != nil {
@@ -88,9 +91,10 @@ func run(out string, kubelets []string) error {
 	return build(out, ldflags(version), own)
 }
 
-// oracle makes the oracle's binaries. Each kubelet is a module of its own.
-func oracle(out string, kubelets []string) error {
-	binaries := []binary{{"oracle", "./cmd/oracle", ".", ""}}
+// managers makes the kubelets' resource managers, each kubelet a module of its
+// own, and what is held against them.
+func managers(out string, kubelets []string) error {
+	binaries := []binary{{"oracle", "./cmd/oracle", ".", ""}, plugin}
 	for _, version := range kubelets {
 		dir := filepath.Join("kubelets", "v"+strings.ReplaceAll(version, ".", "_"))
 		if _, err := os.Stat(dir); err != nil {
@@ -98,6 +102,6 @@ func oracle(out string, kubelets []string) error {
 		}
 		binaries = append(binaries, binary{"managers-" + version, ".", dir, ""})
 	}
-	fmt.Printf("building the oracle and kubelets %s from their Go modules: some minutes each the first time, seconds after that\n", strings.Join(kubelets, " "))
+	fmt.Printf("building the oracle, the plugin and kubelets %s from their Go modules: some minutes each the first time, seconds after that\n", strings.Join(kubelets, " "))
 	return build(out, "-s -w", binaries)
 }

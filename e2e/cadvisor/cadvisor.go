@@ -1,4 +1,8 @@
-package oracle
+// Package cadvisor reads a sysfs tree as a kubelet does.
+//
+// In flows a tree, such as internal/sysfstest writes. Out flows the MachineInfo
+// that cAdvisor would tell a kubelet on that machine.
+package cadvisor
 
 import (
 	"fmt"
@@ -13,10 +17,10 @@ import (
 	"k8s.io/utils/cpuset"
 )
 
-// machineInfo is a sysfs tree as cAdvisor's own code reads it for the kubelet
+// MachineInfo is a sysfs tree as cAdvisor's own code reads it for the kubelet
 // (machine.Info), so that our reading of the same tree is checked as well.
-func machineInfo(root string) (*cadvisorapi.MachineInfo, error) {
-	t, err := newCadvisorTree(root)
+func MachineInfo(root string) (*cadvisorapi.MachineInfo, error) {
+	t, err := newTree(root)
 	if err != nil {
 		return nil, fmt.Errorf("read the machine as cAdvisor: %w", err)
 	}
@@ -24,7 +28,7 @@ func machineInfo(root string) (*cadvisorapi.MachineInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the machine as cAdvisor: %w", err)
 	}
-	const id = "oracle"
+	const id = "machine"
 	m := &cadvisorapi.MachineInfo{MachineID: id, SystemUUID: id, BootID: id, Topology: nodes, NumCores: cpus}
 	sockets := map[int]bool{}
 	pages := map[uint64]int{} // index into HugePages by size
@@ -48,16 +52,16 @@ func machineInfo(root string) (*cadvisorapi.MachineInfo, error) {
 	return m, nil
 }
 
-// cadvisorTree is cAdvisor's sysfs at another root. What is not overridden
+// tree is cAdvisor's sysfs at another root. What is not overridden
 // takes its paths from what is.
-type cadvisorTree struct {
+type tree struct {
 	sysfs.SysFs
 	system string // sys/devices/system
 	online cpuset.CPUSet
 }
 
-func newCadvisorTree(root string) (*cadvisorTree, error) {
-	t := &cadvisorTree{SysFs: sysfs.NewRealSysFs(), system: filepath.Join(root, "sys/devices/system")}
+func newTree(root string) (*tree, error) {
+	t := &tree{SysFs: sysfs.NewRealSysFs(), system: filepath.Join(root, "sys/devices/system")}
 	list, err := os.ReadFile(filepath.Join(t.system, "cpu/online"))
 	if err != nil {
 		return nil, err // names the path
@@ -68,22 +72,22 @@ func newCadvisorTree(root string) (*cadvisorTree, error) {
 
 // GetNodesPaths lists the NUMA nodes as the original does: by name, so that
 // node10 comes before node2.
-func (t *cadvisorTree) GetNodesPaths() ([]string, error) {
+func (t *tree) GetNodesPaths() ([]string, error) {
 	return filepath.Glob(filepath.Join(t.system, "node", "node*[0-9]"))
 }
 
 // IsCPUOnline saves the original's reading of the list for every CPU.
-func (t *cadvisorTree) IsCPUOnline(dir string) bool {
+func (t *tree) IsCPUOnline(dir string) bool {
 	id, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), "cpu"))
 	return err == nil && t.online.Contains(id)
 }
 
-func (t *cadvisorTree) cache(cpu int, name string) string {
+func (t *tree) cache(cpu int, name string) string {
 	return filepath.Join(t.system, "cpu", "cpu"+strconv.Itoa(cpu), "cache", name)
 }
 
 // GetCaches lists a CPU's caches.
-func (t *cadvisorTree) GetCaches(cpu int) ([]os.FileInfo, error) {
+func (t *tree) GetCaches(cpu int) ([]os.FileInfo, error) {
 	entries, err := os.ReadDir(t.cache(cpu, ""))
 	if err != nil {
 		return nil, err
@@ -100,7 +104,7 @@ func (t *cadvisorTree) GetCaches(cpu int) ([]os.FileInfo, error) {
 }
 
 // GetCacheInfo reads one cache of a CPU.
-func (t *cadvisorTree) GetCacheInfo(cpu int, name string) (sysfs.CacheInfo, error) {
+func (t *tree) GetCacheInfo(cpu int, name string) (sysfs.CacheInfo, error) {
 	var texts [5]string
 	for i, attr := range []string{"id", "size", "level", "type", "shared_cpu_list"} {
 		b, err := os.ReadFile(filepath.Join(t.cache(cpu, name), attr))
