@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
+	"github.com/numalane/numalane/internal/handout"
 	"github.com/numalane/numalane/internal/plugin"
 	"github.com/numalane/numalane/pkg/allocator"
 )
@@ -76,7 +77,7 @@ func TestAllocateFailsWhole(t *testing.T) {
 		n := newNode(t, minor)
 		pools := n.servePools()
 		device := func(id string, change func(*plugin.Device)) plugin.Device {
-			d := plugin.Device{ID: id, NUMANodes: []int{0}, PF: "0000:3b:00.0", Driver: "iavf", Healthy: true}
+			d := plugin.Device{ID: id, NUMANodes: []int{0}, PF: "0000:3b:00.0", Healthy: true}
 			if change != nil {
 				change(&d)
 			}
@@ -86,9 +87,11 @@ func TestAllocateFailsWhole(t *testing.T) {
 		pool := func(change func(*plugin.Device)) []plugin.Pool {
 			return []plugin.Pool{{Resource: vf, Policy: allocator.PolicyPacked, Devices: []plugin.Device{device(good, nil), device(bad, change)}}}
 		}
-		pools <- pool(func(d *plugin.Device) { d.Driver = "vfio-pci" })
+		pools <- pool(func(d *plugin.Device) {
+			d.Handout = handout.Handout{Withheld: "its RDMA device is not on the host", Away: true}
+		})
 		n.count(2, 2)
-		const message = "device " + bad + " of pool " + vf + " is bound to vfio-pci and has no IOMMU group"
+		const message = "device " + bad + " of pool " + vf + " cannot be handed over whole: its RDMA device is not on the host"
 		n.refuse("both", message, 2)
 		n.refuse("one-each", message, 1, 1)
 		if held := n.held("both"); len(held) > 0 {

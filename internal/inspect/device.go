@@ -49,6 +49,8 @@ func nameOf(d *topology.Device) string {
 	switch {
 	case len(d.Netdevs) > 0:
 		return d.Netdevs[0].Name
+	case d.Aux != nil && d.Aux.SFNum < 0:
+		return "subfunction of " + d.Address.String()
 	case d.Aux != nil:
 		return fmt.Sprintf("subfunction %d of %s", d.Aux.SFNum, d.Address)
 	case d.VF != nil:
