@@ -142,10 +142,10 @@ func TestManifestsDecode(t *testing.T) {
 	}
 }
 
-// TestKustomization: every manifest is applied, or is an example, or the other
-// shape.
+// TestKustomization: every manifest is applied, or is an example, the other
+// shape, or for clusters with Node Feature Discovery.
 func TestKustomization(t *testing.T) {
-	for dir, others := range map[string][]string{".": {"example-cnf.yaml", "service"}, "service": nil} {
+	for dir, others := range map[string][]string{".": {"example-cnf.yaml", "service", "node-feature"}, "service": nil, "node-feature": nil} {
 		var k kustomization
 		strictly(t, documents(t, path.Join(dir, "kustomization.yaml"))[0], &k)
 		listed := append(append([]string{"kustomization.yaml"}, others...), k.Resources...)

@@ -9,14 +9,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/numalane/numalane/e2e/cluster"
+	"github.com/numalane/numalane/internal/publish/nodefeature"
 	"github.com/numalane/numalane/internal/sysfstest"
 	"github.com/numalane/numalane/pkg/topology"
 )
@@ -28,6 +32,15 @@ func TestRights(t *testing.T) {
 	c := start(t, cluster.Options{Authorization: "RBAC"})
 	if err := c.Kubectl(t.Context(), "apply", "-k", filepath.Join("..", "deploy")); err != nil {
 		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"apply", "-f", filepath.Join("testdata", "node-feature-discovery", "nodefeature-crd.yaml")},
+		{"wait", "--for=condition=Established", "crd/nodefeatures.nfd.k8s-sigs.io"},
+		{"apply", "-k", filepath.Join("..", "deploy", "node-feature")},
+	} {
+		if err := c.Kubectl(t.Context(), args...); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// The cluster's own scheduler places the DaemonSet's pods.
 	if _, err := c.StartScheduler(t.Context(), "default-scheduler", "", ""); err != nil {
@@ -49,8 +62,9 @@ func TestRights(t *testing.T) {
 	if err := c.WriteKubeconfig(kubeconfig, token); err != nil {
 		t.Fatal(err)
 	}
-	startPlugin(t, n, "--kubeconfig", kubeconfig)
+	startPlugin(t, n, "--kubeconfig", kubeconfig, "--node-feature-namespace", "numalane")
 	published(t, c, n.Name)
+	describesNode(t, c, n.Name)
 	create(t, c, pod("p", 1, 1))
 	until(t, c, "p", "running and acknowledged", func(p *corev1.Pod) bool { return running(p) && acknowledged(p) })
 
@@ -69,6 +83,13 @@ func TestRights(t *testing.T) {
 		_, err := by.CoreV1().Pods("default").Patch(t.Context(), "p", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		return err
 	}
+	features := dynamic.NewForConfigOrDie(config).Resource(nodefeature.Resource).Namespace("numalane")
+	applyFeature := func(name, node, spec string) error {
+		_, err := features.Patch(t.Context(), name, types.ApplyPatchType, fmt.Appendf(nil,
+			`{"apiVersion":"nfd.k8s-sigs.io/v1alpha1","kind":"NodeFeature","metadata":{"labels":{"nfd.node.kubernetes.io/node-name":%q}},"spec":%s}`, node, spec),
+			metav1.PatchOptions{FieldManager: "numalane-plugin"})
+		return err
+	}
 	forged := pod("forged", 1, 1)
 	forged.Annotations = map[string]string{topology.AllocationAnnotation: "{}"}
 	_, forgedErr := c.Client.CoreV1().Pods("default").Create(t.Context(), forged, metav1.CreateOptions{})
@@ -85,6 +106,10 @@ func TestRights(t *testing.T) {
 		{"a pod's label", patchPod(plugin, `{"metadata":{"labels":{"app":"mine"}}}`), "annotations only"},
 		{"a pod's other annotation", patchPod(plugin, annotate("example.com/mine", "x")), "numalane.io/allocation only"},
 		{"an administrator who says what a pod holds", patchPod(c.Client, annotate(topology.AllocationAnnotation, "{}")), "written by the pod's node alone"},
+		{"its node's NodeFeature", applyFeature("numalane-n1", "n1", "{}"), ""},
+		{"another node's NodeFeature", applyFeature("numalane-other", "other", "{}"), "the NodeFeature of the Node that it runs on only"},
+		{"its own NodeFeature, for another node", applyFeature("numalane-n1", "other", "{}"), "the NodeFeature of the Node that it runs on only"},
+		{"labels by a NodeFeature", applyFeature("numalane-n1", "n1", `{"labels":{"example.com/mine":"x"}}`), "no labels in a NodeFeature"},
 		{"a pod that is born with it", forgedErr, "written by the pod's node alone"},
 	}
 	for _, tt := range tests {
@@ -96,6 +121,34 @@ func TestRights(t *testing.T) {
 				t.Errorf("got %v, want a denial that says %q", tt.err, tt.want)
 			}
 		})
+	}
+}
+
+// describesNode waits for the NodeFeature of a node with two VFs.
+func describesNode(t *testing.T, c *cluster.Cluster, node string) {
+	t.Helper()
+	features := dynamic.NewForConfigOrDie(c.Config).Resource(nodefeature.Resource).Namespace("numalane")
+	if err := cluster.Wait(t.Context(), time.Minute, "the NodeFeature of "+node, func(ctx context.Context) error {
+		o, err := features.Get(ctx, nodefeature.Name(node), metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		instances, _, err := unstructured.NestedSlice(o.Object, "spec", "features", "instances", nodefeature.Feature, "elements")
+		if err != nil {
+			return err
+		}
+		want := []any{map[string]any{"attributes": map[string]any{
+			"resource": string(vf), "numaNode": "0", "pf": "0000:3b:00.0", "pfName": "enp59s0f0", "speed": "10000", "link": "up", "total": "2", "healthy": "2",
+		}}}
+		if d := cmp.Diff(want, instances); d != "" {
+			return fmt.Errorf("pools (-want +got):\n%s", d)
+		}
+		if refs := o.GetOwnerReferences(); len(refs) != 1 || refs[0].Kind != "Node" || refs[0].Name != node {
+			return fmt.Errorf("owned by %v, want the Node", refs)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
