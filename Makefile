@@ -25,6 +25,9 @@ E2E := cd e2e &&
 CASES ?= 100000
 MINUTES ?= 10
 NODES ?= 20
+ARCHES ?= amd64 arm64 ppc64le
+IMAGES ?= ghcr.io/numalane
+TAG ?= v0.1.0
 KUBELETS ?= 1.34 1.35 1.36 1.37
 NEWEST := 1.37
 KUBELET := kubelets/v$(subst .,_,$(NEWEST))
@@ -42,6 +45,21 @@ build: ## build numalane-plugin and numalane-extender into bin/
 	echo "building bin/numalane-plugin and bin/numalane-extender: a minute or two the first time"
 	go build -tags "$(TAGS)" -ldflags "-s -w" -o bin/numalane-plugin ./cmd/plugin
 	go build -tags "$(TAGS)" -ldflags "-s -w" -o bin/numalane-extender ./cmd/extender
+
+.PHONY: arches
+arches: ## build both for each of ARCHES (amd64 arm64 ppc64le) into bin/ARCH/
+	for a in $(ARCHES); do \
+	  echo "building bin/$$a/numalane-plugin and bin/$$a/numalane-extender: some minutes the first time"; \
+	  for c in plugin extender; do GOARCH=$$a go build -tags "$(TAGS)" -ldflags "-s -w" -o bin/$$a/numalane-$$c ./cmd/$$c; done; \
+	done
+
+.PHONY: images
+images: arches ## put both into container images IMAGES/numalane-…:TAG for ARCHES, as OCI archives in bin/
+	for c in plugin extender; do \
+	  echo "bin/numalane-$$c.tar: $(IMAGES)/numalane-$$c:$(TAG) for $(ARCHES)"; \
+	  (cd hack/image && go run . -name $(IMAGES)/numalane-$$c:$(TAG) -out $(CURDIR)/bin/numalane-$$c.tar \
+	    $(foreach a,$(ARCHES),$(a)=$(CURDIR)/bin/$(a)/numalane-$$c)); \
+	done
 
 .PHONY: demo
 demo: binaries ## show the problem and the cure on a real Kubernetes (needs root); KEEP=1 leaves it running
@@ -85,6 +103,15 @@ test-kubelets: ## the rules that a device plugin has to keep, on the real device
 	$(E2E) go run ./cmd/build -kubelets "$(KUBELETS)"
 	echo "the rules of registration, on kubelets $(KUBELETS)"
 	$(E2E) KUBELETS="$(KUBELETS)" go test -count=1 -v -timeout 20m ./registration
+.PHONY: test-arches
+test-arches: arches ## run both binaries of each of ARCHES, under qemu-user where need be
+	for a in $(ARCHES); do case $$a in \
+	  $$(go env GOARCH)) ;; \
+	  *) command -v qemu-aarch64 >/dev/null || { echo "installing qemu-user"; apt-get -qq update; apt-get -qq install -y qemu-user >/dev/null; }; break;; \
+	esac; done
+	echo "the binaries of $(ARCHES)"
+	cd hack/image && go test ./...
+	$(E2E) go test -count=1 -v ./arches -bin $(CURDIR)/bin -arches "$(ARCHES)"
 
 .PHONY: test-storm
 test-storm: binaries ## a storm of two minutes (needs root)
@@ -137,7 +164,7 @@ fmt: tools ## format with gofumpt
 
 .PHONY: verify
 verify: ## every go.mod is tidy, and go vet finds nothing
-	for m in . e2e e2e/kubelets/*/; do echo "go mod tidy changes nothing: $$m"; (cd "$$m" && go mod tidy -diff); done
+	for m in . e2e e2e/kubelets/*/ hack/image; do echo "go mod tidy changes nothing: $$m"; (cd "$$m" && go mod tidy -diff); done
 	echo "go vet"
 	go vet ./...
 
