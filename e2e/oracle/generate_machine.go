@@ -162,8 +162,17 @@ func (d dice) packages(m *sysfstest.Machine) map[int]int {
 func (d dice) nics(ids []int) []sysfstest.NIC {
 	var all []sysfstest.NIC
 	last := 0
-	for i := range d.weighted(8, 18, 26, 18, 14, 8, 5, 3) {
-		if i == 0 || d.chance(60) {
+	// One PF a NUMA node: what one lacks is then to be had of several others.
+	everywhere := d.chance(30)
+	count := d.weighted(8, 18, 26, 18, 14, 8, 5, 3)
+	if everywhere {
+		count = len(ids)
+	}
+	for i := range count {
+		switch {
+		case everywhere:
+			last = ids[i]
+		case i == 0 || d.chance(60):
 			last = ids[d.IntN(len(ids))]
 		}
 		numa := last

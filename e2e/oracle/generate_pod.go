@@ -159,7 +159,7 @@ func (m *podMaker) edge(a amounts, unit int64) int64 {
 		return unit * int64(1+m.IntN(int(max(1, most/unit/2))))
 	}
 	var at int64
-	switch numa := m.IntN(max(1, len(a.numaFree))); m.weighted(40, 14, 10, 6, 30) {
+	switch numa := m.IntN(max(1, len(a.numaFree))); m.weighted(38, 12, 10, 6, 26, 8) {
 	case 0:
 		at = a.numaFree[numa]
 	case 1:
@@ -168,8 +168,10 @@ func (m *podMaker) edge(a amounts, unit int64) int64 {
 		at = a.free
 	case 3:
 		at = a.all
-	default:
+	case 4:
 		at = unit * int64(m.between(1, 4))
+	default: // a part of what another NUMA node has as well
+		at = a.numaFree[numa] + min(unit*int64(m.between(1, 4)), max(0, a.free-a.numaFree[numa]))
 	}
 	if m.parts > 1 && m.chance(55) {
 		at /= int64(m.parts)
