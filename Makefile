@@ -103,6 +103,7 @@ test-kubelets: ## the rules that a device plugin has to keep, on the real device
 	$(E2E) go run ./cmd/build -kubelets "$(KUBELETS)"
 	echo "the rules of registration, on kubelets $(KUBELETS)"
 	$(E2E) KUBELETS="$(KUBELETS)" go test -count=1 -v -timeout 20m ./registration
+
 .PHONY: test-arches
 test-arches: arches ## run both binaries of each of ARCHES, under qemu-user where need be
 	for a in $(ARCHES); do case $$a in \
