@@ -17,6 +17,7 @@ import (
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/internal/plugin"
 	"github.com/numalane/numalane/internal/publish"
+	"github.com/numalane/numalane/internal/publish/nodefeature"
 	"github.com/numalane/numalane/internal/reload"
 	"github.com/numalane/numalane/pkg/topology"
 )
@@ -31,10 +32,12 @@ type app struct {
 	servers   *plugin.Servers
 	kubelet   *kubelet.Reader
 	publisher *publish.Publisher
-	http      *httpserver.Server // nil: none
+	feature   *nodefeature.Writer // nil: none
+	http      *httpserver.Server  // nil: none
 
-	view    atomic.Pointer[view]
-	changed chan struct{} // has a token after view or the servers' status changed
+	view atomic.Pointer[view]
+	// Both have a token after view or the servers' status changed: of publisher, of feature.
+	changed, featureChanged chan struct{}
 }
 
 // view is the machine and all pools of the configuration, of one scan.
@@ -44,16 +47,12 @@ type view struct {
 }
 
 func newApp(o options, log *slog.Logger) (*app, error) {
-	a := &app{log: log, changed: make(chan struct{}, 1)}
+	a := &app{log: log, changed: make(chan struct{}, 1), featureChanged: make(chan struct{}, 1)}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.view.Store(&view{})
 	var err error
 	if a.file, a.config, err = reload.Load(o.configFile, o.resourcePrefix, log, reg); err != nil {
-		return nil, err
-	}
-	client, err := o.client(log)
-	if err != nil {
 		return nil, err
 	}
 	if a.kubelet, err = o.reader(log); err != nil {
@@ -72,13 +71,7 @@ func newApp(o options, log *slog.Logger) (*app, error) {
 	if err := reg.Register(a.servers); err != nil {
 		return nil, errors.Join(fmt.Errorf("register the pools' metrics: %w", err), a.kubelet.Close())
 	}
-	if a.publisher, err = publish.New(publish.Options{
-		Client: client, NodeName: o.nodeName, Source: a.kubelet, Changed: a.changed, Logger: log, Metrics: reg,
-		Host:  func() *topology.Host { return a.view.Load().host },
-		Pools: func() []kubelet.Pool { return a.view.Load().pools },
-		Ready: func() bool { return a.scanned() == nil && a.registered() == nil },
-		Away:  a.away,
-	}); err != nil {
+	if err := a.connect(o, reg); err != nil {
 		return nil, errors.Join(err, a.kubelet.Close())
 	}
 	if o.listen != "" {
@@ -101,6 +94,9 @@ func (a *app) run(ctx context.Context) (err error) {
 	g.Go(func() error { return a.servers.Run(ctx, updates) })
 	g.Go(func() error { return a.kubelet.Watch(ctx) })
 	g.Go(func() error { return a.publisher.Run(ctx) })
+	if a.feature != nil {
+		g.Go(func() error { return a.feature.Run(ctx) })
+	}
 	if a.http != nil {
 		g.Go(func() error { return a.http.Run(ctx) })
 	}
@@ -115,8 +111,10 @@ func (a *app) scan(root string) (*topology.Host, error) {
 }
 
 func (a *app) tell() {
-	select {
-	case a.changed <- struct{}{}:
-	default:
+	for _, ch := range []chan struct{}{a.changed, a.featureChanged} {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
 	}
 }

@@ -11,11 +11,16 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/numalane/numalane/internal/kubelet"
+	"github.com/numalane/numalane/internal/publish"
+	"github.com/numalane/numalane/internal/publish/nodefeature"
+	"github.com/numalane/numalane/pkg/topology"
 )
 
 // ofThisHost tells whether a sysfs is the running kernel's, whose events say
@@ -28,8 +33,8 @@ func ofThisHost(root string) bool {
 	return false
 }
 
-// client is nil where there is no API to publish to.
-func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
+// api is nil where there is none to publish to.
+func (o *options) api(log *slog.Logger) (*rest.Config, error) {
 	var c *rest.Config
 	var err error
 	if o.kubeconfig != "" {
@@ -50,7 +55,39 @@ func (o *options) client(log *slog.Logger) (kubernetes.Interface, error) {
 	c.QPS = -1
 	// An API that does not even refuse must not hold a try up for long.
 	c.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	return kubernetes.NewForConfig(c)
+	return c, nil
+}
+
+// connect makes what writes to the API.
+func (a *app) connect(o options, reg prometheus.Registerer) error {
+	api, err := o.api(a.log)
+	if err != nil {
+		return err
+	}
+	var client kubernetes.Interface // nil: nothing is published
+	if api != nil {
+		if client, err = kubernetes.NewForConfig(api); err != nil {
+			return fmt.Errorf("Kubernetes API: %w", err)
+		}
+	}
+	pools := func() []kubelet.Pool { return a.view.Load().pools }
+	ready := func() bool { return a.registered() == nil }
+	if a.publisher, err = publish.New(publish.Options{
+		Client: client, NodeName: o.nodeName, Source: a.kubelet, Changed: a.changed, Logger: a.log, Metrics: reg,
+		Host:  func() *topology.Host { return a.view.Load().host },
+		Pools: pools, Ready: ready, Away: a.away,
+	}); err != nil || api == nil || o.nodeFeatureNamespace == "" {
+		return err
+	}
+	features, err := dynamic.NewForConfig(api)
+	if err != nil {
+		return fmt.Errorf("Kubernetes API: %w", err)
+	}
+	a.feature = nodefeature.New(nodefeature.Options{
+		Features: features, Nodes: client, Namespace: o.nodeFeatureNamespace, NodeName: o.nodeName,
+		Pools: pools, Ready: ready, Changed: a.featureChanged, Logger: a.log,
+	})
+	return nil
 }
 
 // serviceAccountToken is where a pod finds its token.

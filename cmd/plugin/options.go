@@ -34,9 +34,10 @@ type options struct {
 	cdiDir         string
 	cdiAnnotations bool
 
-	nodeName   string
-	kubeconfig string
-	listen     string
+	nodeName             string
+	kubeconfig           string
+	nodeFeatureNamespace string
+	listen               string
 
 	log     daemon.Logging
 	logging logFlags
@@ -59,6 +60,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.cdiAnnotations, "cdi-annotations", false, "with --use-cdi, name the devices to the container runtime by annotation as well, for one that knows no other way")
 	f.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of this Node in the API (default $NODE_NAME)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API (default: in a pod, its service account; elsewhere nothing is published)")
+	f.StringVar(&o.nodeFeatureNamespace, "node-feature-namespace", "", "keep a NodeFeature object with a summary of the pools in this namespace, for Node Feature Discovery (deploy/node-feature has the rights); empty for none")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8892", "address of /livez, /readyz and /metrics; empty for none")
 	o.log.AddFlags(f)
 	o.logging.addFlags(f)
