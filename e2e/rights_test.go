@@ -85,9 +85,10 @@ func TestRights(t *testing.T) {
 	}
 	features := dynamic.NewForConfigOrDie(config).Resource(nodefeature.Resource).Namespace("numalane")
 	applyFeature := func(name, node, spec string) error {
+		force := true
 		_, err := features.Patch(t.Context(), name, types.ApplyPatchType, fmt.Appendf(nil,
-			`{"apiVersion":"nfd.k8s-sigs.io/v1alpha1","kind":"NodeFeature","metadata":{"labels":{"nfd.node.kubernetes.io/node-name":%q}},"spec":%s}`, node, spec),
-			metav1.PatchOptions{FieldManager: "numalane-plugin"})
+			`{"apiVersion":"nfd.k8s-sigs.io/v1alpha1","kind":"NodeFeature","metadata":{"name":%q,"labels":{"nfd.node.kubernetes.io/node-name":%q}},"spec":%s}`, name, node, spec),
+			metav1.PatchOptions{FieldManager: "test", Force: &force})
 		return err
 	}
 	forged := pod("forged", 1, 1)
@@ -106,9 +107,9 @@ func TestRights(t *testing.T) {
 		{"a pod's label", patchPod(plugin, `{"metadata":{"labels":{"app":"mine"}}}`), "annotations only"},
 		{"a pod's other annotation", patchPod(plugin, annotate("example.com/mine", "x")), "numalane.io/allocation only"},
 		{"an administrator who says what a pod holds", patchPod(c.Client, annotate(topology.AllocationAnnotation, "{}")), "written by the pod's node alone"},
-		{"its node's NodeFeature", applyFeature("numalane-n1", "n1", "{}"), ""},
-		{"another node's NodeFeature", applyFeature("numalane-other", "other", "{}"), "the NodeFeature of the Node that it runs on only"},
-		{"its own NodeFeature, for another node", applyFeature("numalane-n1", "other", "{}"), "the NodeFeature of the Node that it runs on only"},
+		{"its node's NodeFeature", applyFeature("numalane-n1", "n1", `{"features":{}}`), ""},
+		{"another node's NodeFeature", applyFeature("numalane-other", "other", `{"features":{}}`), "the NodeFeature of the Node that it runs on only"},
+		{"its own NodeFeature, for another node", applyFeature("numalane-n1", "other", `{"features":{}}`), "the NodeFeature of the Node that it runs on only"},
 		{"labels by a NodeFeature", applyFeature("numalane-n1", "n1", `{"labels":{"example.com/mine":"x"}}`), "no labels in a NodeFeature"},
 		{"a pod that is born with it", forgedErr, "written by the pod's node alone"},
 	}
