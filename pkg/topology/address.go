@@ -20,32 +20,29 @@ type Address struct {
 // ParseAddress reads the form that sysfs uses: "0000:3b:02.0", or with a
 // longer domain "10000:01:00.0". Upper-case digits are accepted.
 func ParseAddress(s string) (Address, error) {
-	var a Address
-	bad := fmt.Errorf("PCI address %q: want the form 0000:3b:02.0", s)
+	a, ok := parseAddress(s)
+	if !ok {
+		return Address{}, fmt.Errorf("PCI address %q: want the form 0000:3b:02.0", s)
+	}
+	return a, nil
+}
+
+func parseAddress(s string) (Address, bool) {
 	domain, rest, ok := strings.Cut(s, ":")
 	if !ok || len(domain) < 4 || len(domain) > 8 {
-		return a, bad
+		return Address{}, false
 	}
 	if len(rest) != len("3b:02.0") || rest[2] != ':' || rest[5] != '.' {
-		return a, bad
+		return Address{}, false
 	}
-	d, err := strconv.ParseUint(domain, 16, 32)
-	if err != nil {
-		return a, bad
+	d, errDomain := strconv.ParseUint(domain, 16, 32)
+	bus, errBus := strconv.ParseUint(rest[0:2], 16, 8)
+	dev, errDevice := strconv.ParseUint(rest[3:5], 16, 8)
+	fn, errFunction := strconv.ParseUint(rest[6:7], 8, 8)
+	if errDomain != nil || errBus != nil || errDevice != nil || dev > 31 || errFunction != nil {
+		return Address{}, false
 	}
-	bus, err := strconv.ParseUint(rest[0:2], 16, 8)
-	if err != nil {
-		return a, bad
-	}
-	dev, err := strconv.ParseUint(rest[3:5], 16, 8)
-	if err != nil || dev > 31 {
-		return a, bad
-	}
-	fn, err := strconv.ParseUint(rest[6:7], 8, 8)
-	if err != nil {
-		return a, bad
-	}
-	return Address{Domain: uint32(d), Bus: uint8(bus), Device: uint8(dev), Function: uint8(fn)}, nil
+	return Address{Domain: uint32(d), Bus: uint8(bus), Device: uint8(dev), Function: uint8(fn)}, true
 }
 
 // String is the address as sysfs spells it.

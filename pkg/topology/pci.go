@@ -31,6 +31,8 @@ type devices struct {
 	dir string // bus/pci/devices
 	// VFs by address, as the virtfnN links of their PFs name them.
 	virtfn map[Address]virtfn
+	// Bridges above a folder: the VFs of a PF are in one.
+	above map[string][]Address
 	// Own netdevs of the devices that are no VF.
 	uplink map[Address]string
 	// What other buses and classes hang below devices, by their names.
@@ -74,7 +76,7 @@ func (r *reader) inventory() []*pci.Device {
 func (r *reader) readDevices(inventory []*pci.Device) error {
 	d := devices{
 		reader: r, dir: filepath.Join(r.sys, "bus/pci/devices"),
-		virtfn: map[Address]virtfn{}, uplink: map[Address]string{},
+		virtfn: map[Address]virtfn{}, above: map[string][]Address{}, uplink: map[Address]string{},
 		uio: r.uioDevices(), vdpa: r.vdpaDevices(), rdmaCM: r.misc("rdma_cm"),
 	}
 	known := map[string]*pci.Device{}
@@ -232,7 +234,7 @@ func (d *devices) readFunction(dir, name string, dev *Device) error {
 
 	place, err := os.Readlink(dir)
 	t.note("link to its place", err)
-	dev.Upstream = bridges(place)
+	dev.Upstream = d.bridges(place)
 	dev.ACPIIndex, err = text(dir + "/acpi_index")
 	t.note("acpi_index", err)
 	dev.UIO = d.uio[name]
@@ -281,10 +283,15 @@ func (t *torn) follow(dir, link string) string {
 // bridges are the PCI functions that a device sits below, the nearest first,
 // by its place in the tree: ../../../devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0.
 // A VF's parent is that of its PF (drivers/pci/iov.c, pci_iov_add_virtfn).
-func bridges(place string) []Address {
-	var above []Address
-	for dir := filepath.Dir(place); filepath.Dir(dir) != dir; dir = filepath.Dir(dir) {
-		if a, err := ParseAddress(filepath.Base(dir)); err == nil {
+func (d *devices) bridges(place string) []Address {
+	parent := filepath.Dir(place)
+	above, known := d.above[parent]
+	if known {
+		return above
+	}
+	defer func() { d.above[parent] = above }()
+	for dir := parent; filepath.Dir(dir) != dir; dir = filepath.Dir(dir) {
+		if a, ok := parseAddress(filepath.Base(dir)); ok {
 			above = append(above, a)
 		}
 	}

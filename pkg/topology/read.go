@@ -29,9 +29,10 @@ func WithPCIDB(db *pcidb.PCIDB) Option {
 	}
 }
 
-// WithPrevious saves the check of the machine against ghw's account, which costs
-// more than the rest on a machine with many CPUs, when an earlier Read of the
-// same root found the same CPUs in the same NUMA nodes and no problem.
+// WithPrevious saves ghw's account of the machine where an earlier Read of the
+// same root had it: of the PCI devices, whose own files tell the same, and, which
+// costs more than the rest on a machine with many CPUs, of the CPUs, when they
+// are in the same NUMA nodes as then and there was no problem.
 func WithPrevious(h *Host) Option {
 	return func(r *reader) { r.previous = h }
 }
@@ -53,7 +54,13 @@ func Read(root string, opts ...Option) (*Host, error) {
 	}
 	// The two halves of a scan need nothing of each other.
 	inventory := make(chan []*pci.Device, 1)
-	go func() { inventory <- r.inventory() }()
+	go func() {
+		if r.previous != nil {
+			inventory <- nil
+			return
+		}
+		inventory <- r.inventory()
+	}()
 	r.readMachine()
 	if err := r.readDevices(<-inventory); err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func (d *devices) parent(auxDir string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	above := bridges(place)
+	above := d.bridges(place)
 	if len(above) == 0 {
 		return nil, nil
 	}
