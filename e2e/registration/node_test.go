@@ -227,6 +227,20 @@ func (n *node) run(name string, vfs ...int64) []string {
 	return held
 }
 
+// runAtLast brings a pod again until the kubelet admits it, as a controller
+// does, and returns the VFs that it holds.
+func (n *node) runAtLast(name string, vfs ...int64) []string {
+	n.t.Helper()
+	eventually(n.t, "pod "+name+" to be admitted", func() error {
+		a := n.bring(name, vfs...)
+		if !a.Admit {
+			return fmt.Errorf("%s: %s", a.Reason, a.Message)
+		}
+		return nil
+	})
+	return n.held(name)
+}
+
 // refuse brings a pod that the kubelet must refuse with that message, and checks
 // that it holds nothing.
 func (n *node) refuse(name, message string, vfs ...int64) {

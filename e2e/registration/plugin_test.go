@@ -38,6 +38,7 @@ func (n *node) startPluginAt(where ...string) *process {
 	defer log.Close()
 	args := append([]string{
 		"--sysfs-root", n.sysfs(), "--config-file", n.poolsFile(), "--rescan-interval", "50ms", "--kubelet-url", "", "--node-name", "", "--listen", "",
+		"--devinfo-dir", filepath.Join(n.dir, "devinfo"),
 	}, where...)
 	p.cmd = exec.Command(filepath.Join(binaries, "numalane-plugin"), args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log

@@ -55,6 +55,23 @@ func TestKubeletRestart(t *testing.T) {
 	})
 }
 
+// TestPluginFirst: a plugin that is there before the kubelet and its folder
+// registers once it comes: each pod admitted before is refused for good.
+func TestPluginFirst(t *testing.T) {
+	onEach(t, func(t *testing.T, minor int) {
+		n := prepareNode(t, minor)
+		p := n.startPlugin()
+		p.says(waits, 1)
+		n.startKubelet()
+		n.count(8, 8)
+		n.run("pod", 2)
+		n.never(0, notConnected)
+		if got := p.live(1); len(got) != 1 {
+			t.Errorf("streams on %v, want one", got)
+		}
+	})
+}
+
 // TestStreamEndIsTheSign: of a kubelet that was killed the socket stays in the
 // folder as it was, and so does ours. What tells the plugin is its stream's end.
 func TestStreamEndIsTheSign(t *testing.T) {

@@ -21,9 +21,9 @@ func TestSurgeUpgrade(t *testing.T) {
 		n.count(8, 8)
 		streams := 1 // of the older
 		given := []string{}
-		give := func(name string) {
+		give := func(name string, run func(string, ...int64) []string) {
 			t.Helper()
-			id := n.run(name, 1)[0]
+			id := run(name, 1)[0]
 			if slices.Contains(given, id) {
 				t.Errorf("pod %s is given %s, which another holds", name, id)
 			}
@@ -44,7 +44,7 @@ func TestSurgeUpgrade(t *testing.T) {
 			younger.live(1)
 			older.says(standsBy, standings(i))
 			n.count(8, 8)
-			give(round.name + "-beside")
+			give(round.name+"-beside", n.run)
 			round.end(older, younger)
 			if round.youngerStays {
 				older, streams = younger, 1
@@ -55,12 +55,12 @@ func TestSurgeUpgrade(t *testing.T) {
 				streams++
 			}
 			if minor >= 37 && round.name != "younger-killed" {
-				give(round.name + "-at-once")
+				give(round.name+"-at-once", n.run)
 			}
 			older.live(streams)
 			n.count(8, 8)
 			if minor < 37 || round.name == "younger-killed" {
-				give(round.name + "-after")
+				give(round.name+"-after", n.runAtLast)
 			}
 		}
 		if minor >= 37 {
@@ -77,3 +77,34 @@ func TestSurgeUpgrade(t *testing.T) {
 // standings is how often the older instance of a round has stood by: the first
 // lives through two rounds more.
 func standings(round int) int { return []int{1, 2, 3, 1}[round] }
+
+// TestSurgeAndKubeletRestart: two plugins do not fight for a kubelet that starts
+// anew. The younger has it, and the older when that ends. Where both registered
+// at once, a kubelet up to 1.36 throws the younger out when the older gives way,
+// and refuses what comes before it is back.
+func TestSurgeAndKubeletRestart(t *testing.T) {
+	onEach(t, func(t *testing.T, minor int) {
+		n := newNode(t, minor)
+		older := n.startPlugin()
+		older.live(1)
+		younger := n.startPlugin()
+		younger.live(1)
+		older.says(standsBy, 1)
+		held := n.run("before", 2)
+		n.kubelet.Kill()
+		since := n.now()
+		n.startKubelet()
+		younger.live(2)
+		n.count(8, 8)
+		if again := n.runAtLast("before", 2); !slices.Equal(again, held) {
+			t.Errorf("the pod holds %v, and before the restart %v", again, held)
+		}
+		n.runAtLast("beside", 2)
+		younger.stop()
+		older.live(2)
+		n.runAtLast("after", 2)
+		n.count(8, 8)
+		n.never(since, ghost)
+		n.never(since, notConnected)
+	})
+}

@@ -2,9 +2,11 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -71,7 +73,12 @@ func (r *rivals) note(path string) bool {
 // the sign: a process that is killed closes it as well.
 func (r *rivals) follow(ctx context.Context, path string) {
 	defer r.settle(func() { delete(r.states, path) })
-	conn, err := newClient(func(ctx context.Context, _ string) (net.Conn, error) { return dialUnix(ctx, path) })
+	c, err := reach(ctx, path)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	conn, err := newClient(only(c))
 	if err != nil {
 		return
 	}
@@ -95,6 +102,23 @@ func (r *rivals) follow(ctx context.Context, path string) {
 		if status == leaving {
 			r.takeOver(ctx)
 			return
+		}
+	}
+}
+
+// reach connects to a socket. Its file is there, and told of, before its owner
+// listens: one that was given up at once would be missed until the next look,
+// which is later than takeover.
+func reach(ctx context.Context, path string) (net.Conn, error) {
+	for delay := firstDial; ; delay *= 2 {
+		c, err := dialUnix(ctx, path)
+		if !errors.Is(err, syscall.ECONNREFUSED) || delay > pollInterval {
+			return c, err
+		}
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }

@@ -164,16 +164,7 @@ func selfCheck(ctx context.Context, path string) error {
 // register asks the kubelet to connect to the socket of that name. It uses the
 // connection that showed that the kubelet listens, and no other.
 func register(ctx context.Context, c net.Conn, resource, socket string) error {
-	first := make(chan net.Conn, 1)
-	first <- c
-	conn, err := newClient(func(context.Context, string) (net.Conn, error) {
-		select {
-		case c := <-first:
-			return c, nil
-		default:
-			return nil, errors.New("the connection to the kubelet was cut")
-		}
-	})
+	conn, err := newClient(only(c))
 	if err != nil {
 		return fmt.Errorf("connect to the kubelet: %w", err)
 	}
@@ -187,6 +178,20 @@ func register(ctx context.Context, c net.Conn, resource, socket string) error {
 		return fmt.Errorf("register %s with the kubelet: %w", resource, err)
 	}
 	return nil
+}
+
+// only gives a connection that there is, and no other once that is cut.
+func only(c net.Conn) func(context.Context, string) (net.Conn, error) {
+	first := make(chan net.Conn, 1)
+	first <- c
+	return func(context.Context, string) (net.Conn, error) {
+		select {
+		case c := <-first:
+			return c, nil
+		default:
+			return nil, errors.New("the connection was cut")
+		}
+	}
 }
 
 func newClient(dial func(context.Context, string) (net.Conn, error)) (*grpc.ClientConn, error) {
