@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/jaypipes/ghw"
 	"github.com/jaypipes/ghw/pkg/pci"
@@ -70,9 +73,9 @@ func (r *reader) inventory() []*pci.Device {
 	return info.Devices
 }
 
-// readDevices reads the PCI network devices and accelerators. The folder's own list, taken after
-// the inventory, says what there is; a device that the inventory does not tell
-// is decoded by itself.
+// readDevices reads the PCI network devices and accelerators. The folder's own
+// list, taken after the inventory, says what there is; a device that the
+// inventory does not tell is decoded by itself.
 func (r *reader) readDevices(inventory []*pci.Device) error {
 	d := devices{
 		reader: r, dir: filepath.Join(r.sys, "bus/pci/devices"),
@@ -91,19 +94,50 @@ func (r *reader) readDevices(inventory []*pci.Device) error {
 	if err != nil {
 		return fmt.Errorf("list PCI devices: %w", err)
 	}
-	for _, e := range entries {
-		addr, err := ParseAddress(e.Name())
-		if err != nil {
-			r.problem(d.dir+"/"+e.Name(), err)
-			continue
-		}
-		d.read(addr, e.Name(), known[e.Name()])
-	}
+	d.readAll(entries, known)
 	slices.SortFunc(r.host.Devices, func(a, b Device) int { return a.Address.Compare(b.Address) })
 	d.linkFunctions()
 	d.readSubfunctions()
 	d.checkNUMANodes()
 	return nil
+}
+
+// fewest is how many devices are worth a goroutine.
+const fewest = 64
+
+// readAll reads the devices of a folder, each processor its share: a thousand
+// VFs are twenty thousand system calls, and a link that goes down shall be told
+// at once.
+func (d *devices) readAll(entries []os.DirEntry, known map[string]*pci.Device) {
+	shares := max(1, min(runtime.GOMAXPROCS(0), len(entries)/fewest))
+	size := max(1, (len(entries)+shares-1)/shares)
+	var parts []*devices
+	var running sync.WaitGroup
+	for entries := range slices.Chunk(entries, size) {
+		part, own := *d, *d.reader
+		part.reader, own.host = &own, Host{}
+		part.virtfn, part.above, part.uplink = map[Address]virtfn{}, map[string][]Address{}, map[Address]string{}
+		parts = append(parts, &part)
+		running.Go(func() { part.readEach(entries, known) })
+	}
+	running.Wait()
+	for _, part := range parts {
+		d.host.Devices = append(d.host.Devices, part.host.Devices...)
+		d.host.Problems = append(d.host.Problems, part.host.Problems...)
+		maps.Copy(d.virtfn, part.virtfn)
+		maps.Copy(d.uplink, part.uplink)
+	}
+}
+
+func (d *devices) readEach(entries []os.DirEntry, known map[string]*pci.Device) {
+	for _, e := range entries {
+		addr, err := ParseAddress(e.Name())
+		if err != nil {
+			d.problem(d.dir+"/"+e.Name(), err)
+			continue
+		}
+		d.read(addr, e.Name(), known[e.Name()])
+	}
 }
 
 // read adds one device to the host when it is a network device or an accelerator.
