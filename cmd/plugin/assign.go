@@ -18,7 +18,7 @@ import (
 // that moment, and makes them anew when a link has lasted long enough to count.
 func (a *app) assign(ctx context.Context, configs <-chan *config.Config, updates chan<- []plugin.Pool) error {
 	snapshots, heldChanged := a.inventory.Subscribe(), a.kubelet.Changed()
-	f := flow{log: a.log, held: a.kubelet.HeldDevices}
+	f := flow{log: a.log, held: a.kubelet.HeldDevices, given: a.kubelet.GivenNodes}
 	conf := a.config
 	f.sayWarnings(conf)
 	due := time.NewTimer(0)
@@ -58,11 +58,14 @@ func (a *app) assign(ctx context.Context, configs <-chan *config.Config, updates
 // flow is what assign goes by: the last of everything.
 type flow struct {
 	log       *slog.Logger
-	held      func() (map[string][]string, error)
-	host      *topology.Host // nil before the first scan
+	held      func() (map[string][]string, error) // ids by resource
+	given     func() (map[string][]string, error) // device nodes by id
+	host      *topology.Host                      // nil before the first scan
 	pools     []config.AssignedPool
 	links     health.Links
 	inUse     map[string]bool   // ids of the devices that pods hold
+	outdated  map[string]string // what was given of devices is another's now, by id
+	unread    string            // why that cannot be told, as it was logged
 	unhealthy map[string]string // by id
 	said      map[string]string // why a device is in no pool, by id
 }
@@ -90,6 +93,8 @@ func (f *flow) judge(now time.Time) (changed bool, next time.Time) {
 	f.links.Observe(now, f.pools, f.host, f.inUse)
 	was := f.unhealthy
 	f.unhealthy, next = f.links.Verdicts(now)
+	f.compare()
+	maps.Copy(f.unhealthy, f.outdated)
 	return !maps.Equal(was, f.unhealthy), next
 }
 
@@ -106,6 +111,21 @@ func (f *flow) look() {
 			f.inUse[id] = true
 		}
 	}
+}
+
+// compare holds what containers were given against what it would be now. Where
+// the first cannot be told, the last answer stands.
+func (f *flow) compare() {
+	given, err := f.given()
+	if err != nil {
+		if err.Error() != f.unread {
+			f.log.Warn("cannot tell what device nodes containers were given", "err", err)
+		}
+		f.unread = err.Error()
+		return
+	}
+	f.unread = ""
+	f.outdated = health.Outdated(f.pools, f.host, given)
 }
 
 // sayWarnings logs what a configuration says without effect.

@@ -2,12 +2,14 @@ package kubelet
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
+	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 )
 
 // HeldDevice is one device that a container holds.
@@ -38,7 +40,7 @@ type checkpointFile struct {
 			ContainerName string
 			ResourceName  string
 			DeviceIDs     map[int64][]string // by NUMA id, a device once for each of its nodes
-			AllocResp     json.RawMessage
+			AllocResp     []byte             // a ContainerAllocateResponse of the device plugin API
 		}
 		RegisteredDevices map[string][]string // the healthy ones
 	}
@@ -72,6 +74,39 @@ func ParseDeviceState(b []byte) (DeviceState, error) {
 	}
 	s.Held = mergeDevices(s.Held)
 	return s, nil
+}
+
+// ParseGivenNodes reads of kubelet_internal_checkpoint which device nodes of the
+// host a container was given with each device that it holds, by device id: those
+// of one answer are of all its devices. The kubelet gives them again whenever it
+// starts the container anew (devicemanager deviceRunContainerOptions).
+func ParseGivenNodes(b []byte) (map[string][]string, error) {
+	var f checkpointFile
+	if _, err := decode(b, &f); err != nil {
+		return nil, fmt.Errorf("decode kubelet_internal_checkpoint: %w", err)
+	}
+	given := map[string][]string{}
+	if f.Data == nil {
+		return given, nil
+	}
+	for _, e := range f.Data.PodDeviceEntries {
+		var answer pluginapi.ContainerAllocateResponse
+		if err := proto.Unmarshal(e.AllocResp, &answer); err != nil {
+			return nil, fmt.Errorf("decode what container %s of pod %s was given with %s: %w", e.ContainerName, e.PodUID, e.ResourceName, err)
+		}
+		for _, ids := range e.DeviceIDs {
+			for _, id := range ids {
+				for _, n := range answer.Devices {
+					given[id] = append(given[id], n.HostPath)
+				}
+			}
+		}
+	}
+	for id, nodes := range given {
+		slices.Sort(nodes)
+		given[id] = slices.Compact(nodes)
+	}
+	return given, nil
 }
 
 // mergeDevices sorts devices and makes one of those that are listed once for

@@ -108,12 +108,9 @@ func (r *Reader) again(after time.Duration) {
 // by resource, those of ended pods too until it takes them back. It needs
 // neither the API nor a configuration.
 func (r *Reader) HeldDevices() (map[string][]string, error) {
-	b, err := os.ReadFile(filepath.Join(r.o.DevicePluginDir, checkpointName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read what devices are held: %w", err)
+	b, err := r.checkpoint()
+	if b == nil || err != nil {
+		return nil, err
 	}
 	s, err := ParseDeviceState(b)
 	if err != nil {
@@ -128,6 +125,29 @@ func (r *Reader) HeldDevices() (map[string][]string, error) {
 		held[resource] = slices.Compact(ids)
 	}
 	return held, nil
+}
+
+// GivenNodes are the device nodes of the host that containers were given with
+// the devices that they hold, by device id. It needs neither the API nor a
+// configuration.
+func (r *Reader) GivenNodes() (map[string][]string, error) {
+	b, err := r.checkpoint()
+	if b == nil || err != nil {
+		return nil, err
+	}
+	return ParseGivenNodes(b)
+}
+
+// checkpoint is the text of the kubelet's checkpoint; nil: there is none.
+func (r *Reader) checkpoint() ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(r.o.DevicePluginDir, checkpointName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read what devices are held: %w", err)
+	}
+	return b, nil
 }
 
 func (r *Reader) read(ctx context.Context, in *Input) (topology.NodeState, error) {

@@ -1,6 +1,8 @@
 package kubelet_test
 
 import (
+	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/protobuf/proto"
+	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
 	"github.com/numalane/numalane/internal/kubelet"
 	"github.com/numalane/numalane/pkg/topology"
@@ -222,12 +226,46 @@ func FuzzParseMemoryState(f *testing.F) {
 	})
 }
 
+func TestParseGivenNodes(t *testing.T) {
+	answer := func(nodes ...string) string {
+		a := &pluginapi.ContainerAllocateResponse{Envs: map[string]string{"PCIDEVICE_X": "y"}}
+		for _, n := range nodes {
+			a.Devices = append(a.Devices, &pluginapi.DeviceSpec{HostPath: n, ContainerPath: "/dev/elsewhere", Permissions: "rw"})
+		}
+		b, err := proto.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return base64.StdEncoding.EncodeToString(b)
+	}
+	entry := func(container, ids, answer string) string {
+		return fmt.Sprintf(`{"PodUID":"u","ContainerName":%q,"ResourceName":"numalane.io/vf","DeviceIDs":%s,"AllocResp":%q}`, container, ids, answer)
+	}
+	checkpoint := fmt.Sprintf(`{"Data":{"PodDeviceEntries":[%s,%s,%s],"RegisteredDevices":{}},"Checksum":1}`,
+		entry("a", `{"0":["0000:3b:02.1","0000:3b:02.0"]}`, answer("/dev/vfio/vfio", "/dev/vfio/13", "/dev/vfio/12")),
+		entry("init", `{"0":["0000:3b:02.0"],"1":["0000:3b:02.0"]}`, answer("/dev/vfio/vfio", "/dev/vfio/12")),
+		entry("b", `{"-1":["0000:00:05.0"]}`, answer()))
+	got, err := kubelet.ParseGivenNodes([]byte(checkpoint))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := []string{"/dev/vfio/12", "/dev/vfio/13", "/dev/vfio/vfio"}
+	if d := cmp.Diff(map[string][]string{"0000:3b:02.0": both, "0000:3b:02.1": both}, got); d != "" {
+		t.Errorf("given (-want +got):\n%s", d)
+	}
+	torn := strings.Replace(checkpoint, answer("/dev/vfio/vfio", "/dev/vfio/12"), base64.StdEncoding.EncodeToString([]byte{0x12, 0x7f}), 1)
+	if _, err := kubelet.ParseGivenNodes([]byte(torn)); err == nil || !strings.Contains(err.Error(), "container init of pod u") {
+		t.Errorf("an answer that cannot be read: %v", err)
+	}
+}
+
 func FuzzParseDeviceState(f *testing.F) {
 	for _, v := range versions {
 		f.Add(fixture(f, v, "kubelet_internal_checkpoint"))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, _ := kubelet.ParseDeviceState(b)
+		_, _ = kubelet.ParseGivenNodes(b)
 		for i, d := range s.Held {
 			for _, n := range d.NUMANodes {
 				if n < 0 {
