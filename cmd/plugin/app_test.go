@@ -163,6 +163,13 @@ func (n *node) eventually(what string, holds func() bool) {
 	}
 }
 
+// said waits for a text in the log.
+func (n *node) said(text string) {
+	n.t.Helper()
+	// The log quotes what holds quotes.
+	n.eventually(text, func() bool { return strings.Contains(strings.ReplaceAll(n.log.String(), `\"`, `"`), text) })
+}
+
 func TestVFsComeAndGo(t *testing.T) {
 	n := newNode(t, onePool).run(nil)
 	const net = "intel.com/net"

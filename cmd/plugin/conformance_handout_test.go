@@ -14,13 +14,6 @@ import (
 	"github.com/numalane/numalane/internal/sysfstest"
 )
 
-// said waits for a text in the log.
-func (n *node) said(text string) {
-	n.t.Helper()
-	// The log quotes what holds quotes.
-	n.eventually(text, func() bool { return strings.Contains(strings.ReplaceAll(n.log.String(), `\"`, `"`), text) })
-}
-
 // allocated is the answer for one container, and it is no error.
 func (n *node) allocated(resource string, ids ...string) *pluginapi.ContainerAllocateResponse {
 	n.t.Helper()
@@ -412,7 +405,7 @@ func cdiRows(z *zoo) []row {
 			name: "two pools of a prefix in a container", peer: "one annotation key for both: the kubelet keeps the first, the devices of the other are missing", ours: "both are there", elsewhere: "internal/plugin TestCDI",
 		},
 		{
-			name: "specification", peer: "`/var/run/cdi/sriov-dp-…`, device nodes alone", ours: "`numalane-<prefix>_net-pci-<name>.json` there",
+			name: "specification", peer: "`/var/run/cdi/sriov-dp-…`, device nodes alone; written when the kubelet asks for the list", ours: "`numalane-<prefix>_net-pci-<name>.json` there, before the kubelet has the list",
 			test: func(t *testing.T) {
 				if f := newCommand(nil).Flags().Lookup("cdi-dir"); f.DefValue != "/var/run/cdi" {
 					t.Errorf("the folder is %s", f.DefValue)
@@ -429,7 +422,7 @@ func cdiRows(z *zoo) []row {
 			},
 		},
 		{
-			name: "its end", peer: "all of its files are removed at start and at SIGTERM, those of running pods too", ours: "stays: a runtime looks devices up whenever it makes a container again", elsewhere: "internal/cdi TestHeld",
+			name: "its end", peer: "all of its files are removed at start and at SIGTERM, those of running pods too", ours: "stays: a runtime looks devices up whenever it makes a container again", elsewhere: "internal/plugin TestCDI",
 		},
 		{
 			name: "files of others", peer: "its own are `sriov-dp-*`", ours: "ours are `numalane-*`: what the peer left stays, for pods may need it",

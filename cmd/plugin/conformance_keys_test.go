@@ -60,9 +60,10 @@ func keyRows(z *zoo) []row {
 			},
 		},
 		{
-			name: "`resourceName`", peer: "required; letters, digits, `_` and `-`",
+			name: "`resourceName`", peer: "required; letters, digits, `_` and `-`", ours: "the same, and dots",
 			test: all(
 				z.listsAs("intel.com/Net_1-a", `{"resourceList": [{"resourceName": "Net_1-a", "selectors": {"pfNames": ["eno1#0"]}}]}`, x710v0),
+				z.listsAs("intel.com/a.b", `{"resourceList": [{"resourceName": "a.b", "selectors": {"pfNames": ["eno1#0"]}}]}`, x710v0),
 				refuses(`{"selectors": {}}`, "resourceList[0].resourceName: missing")),
 		},
 		{
@@ -126,9 +127,12 @@ func keyRows(z *zoo) []row {
 			name: "`additionalInfo`", peer: "words for pods by `\"*\"` or PCI address; those of the address win, key by key", ours: "the same, and by a subfunction's name",
 			test: func(t *testing.T) {
 				n := z.node(t, `{"resourceList": [{"resourceName": "net", "selectors": {"pfNames": ["eno1#0-1"]},
-					"additionalInfo": {"*": {"site": "a", "token": "all"}, "`+x710v1+`": {"token": "mine"}}}]}`)
+					"additionalInfo": {"*": {"site": "a", "token": "all"}, "`+x710v1+`": {"token": "mine"}}},
+					{"resourceName": "sf", "deviceType": "auxNetDevice", "selectors": {"auxTypes": ["sf"], "pfNames": ["p0#4"]}, "additionalInfo": {"`+sf4+`": {"site": "b"}}}]}`)
 				n.command()
 				n.expectIDs("intel.com/net", x710v0, x710v1)
+				n.expectIDs("intel.com/sf", sf4)
+				n.expectInfo("intel.com/sf", sf4, `"extra":{"site":"b"},"generic":{"deviceID":"`+sf4+`"}`)
 				n.expectInfo("intel.com/net", x710v0, `"extra":{"site":"a","token":"all"},"generic":{"deviceID":"`+x710v0+`"}`)
 				n.expectInfo("intel.com/net", x710v1, `"extra":{"site":"a","token":"mine"},"generic":{"deviceID":"`+x710v1+`"}`)
 			},

@@ -65,7 +65,7 @@ func lifeRows(z *zoo) []row {
 			name: "a pool leaves the configuration", peer: "its resource stays on the Node with capacity 0", ours: "the same, when no pod holds of it", elsewhere: "internal/plugin TestPoolLeavesConfiguration",
 		},
 		{
-			name: "the plugin ends", peer: "the devices are unhealthy at once; pods keep theirs", elsewhere: "e2e/registration TestPluginGone",
+			name: "the plugin ends", peer: "nothing can be allocated at once; the capacity stays", elsewhere: "e2e/registration TestPluginGone",
 		},
 		{
 			name: "two plugins, in an update with a surge", peer: "the same socket for both", ours: "the younger has the pools", elsewhere: "e2e/registration TestSurgeUpgrade",

@@ -173,7 +173,7 @@ func rangeRows(z *zoo) []row {
 			name: "`0000:86:00.0#0,2`", peer: "in `rootDevices` alike", test: z.takes("netDevice", `{"rootDevices": ["0000:86:00.0#0,2"]}`, cx5v0, cx5v2),
 		},
 		{
-			name: "a subfunction's index", peer: "its sfnum", test: all(
+			name: "index of a subfunction", peer: "its sfnum", test: all(
 				z.takes("auxNetDevice", `{"auxTypes": ["sf"], "pfNames": ["p0#80-90"]}`, sf88),
 				z.takes("auxNetDevice", `{"auxTypes": ["sf"], "rootDevices": ["0000:86:00.0#4"]}`, sf4)),
 		},
@@ -217,7 +217,7 @@ func discoveryRows(z *zoo) []row {
 			test: z.takes("netDevice", `{"pciAddresses": ["`+x710free+`", "`+ena+`"]}`, ena, x710free),
 		},
 		{
-			name: "the node's way out", peer: "given to pods: its guard against the default route has been dead since v3.8.0", ours: "in no pool; the log says why",
+			name: "the way out of the node", peer: "given to pods: its guard against the default route has been dead since v3.8.0", ours: "in no pool; the log says why",
 			test: func(t *testing.T) {
 				n := z.node(t, `{"resourceList": [{"resourceName": "net", "selectors": {}}]}`)
 				n.command()

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/numalane/numalane/internal/sysfstest"
 )
@@ -74,21 +76,13 @@ func writeZoo(t *testing.T) (dir string) {
 	return dir
 }
 
-// node is a node that is the zoo.
-func (z *zoo) node(t *testing.T, config string) *node {
-	t.Helper()
-	return newNodeAt(t, z.dir(t), config)
-}
-
 // zoo is one tree for all rows that do not change it.
 type zoo struct{ at string }
 
-func (z *zoo) dir(t *testing.T) string {
+// node is a node that is the zoo.
+func (z *zoo) node(t *testing.T, config string) *node {
 	t.Helper()
-	if z.at == "" {
-		t.Fatal("the zoo has not been made")
-	}
-	return z.at
+	return newNodeAt(t, z.at, config)
 }
 
 // takes runs the plugin on the zoo with a pool of the selectors, given as JSON,
@@ -139,7 +133,10 @@ func refusesFile(config string, says ...string) func(*testing.T) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "config.json")
 		must(t, os.WriteFile(file, []byte(config), 0o644))
-		err := newCommand([]string{"--config-file", file, "--sysfs-root", t.TempDir(), "--kubelet-dir", t.TempDir(), "--listen="}).ExecuteContext(t.Context())
+		// If it is taken, the plugin goes on until it is told to end.
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := newCommand([]string{"--config-file", file, "--sysfs-root", t.TempDir(), "--kubelet-dir", t.TempDir(), "--listen="}).ExecuteContext(ctx)
 		for _, text := range says {
 			if err == nil || !strings.Contains(err.Error(), text) {
 				t.Errorf("started with %s, it ends with %v, want %q", config, err, text)
