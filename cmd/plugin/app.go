@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/numalane/numalane/internal/capture"
 	"github.com/numalane/numalane/internal/config"
 	"github.com/numalane/numalane/internal/httpserver"
 	"github.com/numalane/numalane/internal/inventory"
@@ -103,11 +104,18 @@ func (a *app) run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
+// scan reads the machine: of a captured one also what netlink told of it, which
+// the inventory asks of the running kernel alone.
 func (a *app) scan(root string) (*topology.Host, error) {
+	var o []topology.Option
 	if last := a.inventory.Latest(); last != nil {
-		return topology.Read(root, topology.WithPrevious(last.Host))
+		o = append(o, topology.WithPrevious(last.Host))
 	}
-	return topology.Read(root)
+	host, err := topology.Read(root, o...)
+	if err != nil || ofThisHost(root) {
+		return host, err
+	}
+	return host, capture.Facts(root, host)
 }
 
 func (a *app) tell() {

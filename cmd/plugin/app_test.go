@@ -60,10 +60,19 @@ func (l *lockedBuffer) String() string {
 
 func newNode(t *testing.T, config string) *node {
 	t.Helper()
-	n := &node{fakeKubelet: newKubelet(t), sysfs: t.TempDir(), config: filepath.Join(t.TempDir(), "config.json")}
-	n.machine = sysfstest.Uniform(1, 2, 1, sysfstest.X710(pf, 0, 4))
-	n.machine.NICs[0].Netdev = "ens1f0"
-	must(t, n.machine.Write(n.sysfs))
+	nic := sysfstest.X710(pf, 0, 4)
+	nic.Netdev = "ens1f0"
+	m := sysfstest.Uniform(1, 2, 1, nic)
+	n := newNodeAt(t, t.TempDir(), config)
+	n.machine = m
+	must(t, m.Write(n.sysfs))
+	return n
+}
+
+// newNodeAt is on a machine whose tree is there, or will be.
+func newNodeAt(t *testing.T, sysfs, config string) *node {
+	t.Helper()
+	n := &node{fakeKubelet: newKubelet(t), sysfs: sysfs, config: filepath.Join(t.TempDir(), "config.json")}
 	n.write(config)
 	return n
 }
@@ -95,6 +104,27 @@ func (n *node) run(change func(*app)) *node {
 		}
 	})
 	return n
+}
+
+// command runs the plugin by its command line, on this node and with more
+// arguments, until the test ends or end is called.
+func (n *node) command(args ...string) (end func()) {
+	n.t.Helper()
+	cmd := newCommand(append([]string{
+		"-config-file", n.config, "--sysfs-root", n.sysfs, "--kubelet-dir", n.root, "--kubelet-url=", "--listen=", "--devinfo-dir=",
+	}, args...))
+	cmd.SetErr(&n.log)
+	ctx, cancel := context.WithCancel(n.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.ExecuteContext(ctx) }()
+	end = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			n.t.Errorf("ended with %v; the log:\n%s", err, n.log.String())
+		}
+	})
+	n.t.Cleanup(end)
+	return end
 }
 
 func (n *node) write(config string) {
@@ -131,6 +161,13 @@ func (n *node) eventually(what string, holds func() bool) {
 			n.t.Fatalf("waited for %s; the log:\n%s", what, n.log.String())
 		}
 	}
+}
+
+// said waits for a text in the log.
+func (n *node) said(text string) {
+	n.t.Helper()
+	// The log quotes what holds quotes.
+	n.eventually(text, func() bool { return strings.Contains(strings.ReplaceAll(n.log.String(), `\"`, `"`), text) })
 }
 
 func TestVFsComeAndGo(t *testing.T) {
@@ -274,17 +311,9 @@ func TestFlagsOfThePeer(t *testing.T) {
 			for i, arg := range args {
 				args[i] = strings.ReplaceAll(arg, "LOG", dir)
 			}
-			cmd := newCommand(append(args, "-config-file", n.config, "-resource-prefix=example.com",
-				"--sysfs-root", n.sysfs, "--kubelet-dir", n.root, "--kubelet-url=", "--listen="))
-			cmd.SetErr(&n.log)
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.ExecuteContext(ctx) }()
+			end := n.command(append(args, "-resource-prefix=example.com")...)
 			n.expect("example.com/net", v0+healthy, v1+healthy, v2+healthy, v3+healthy)
-			cancel()
-			if err := <-ended; err != nil {
-				t.Errorf("ended with %v; the log:\n%s", err, n.log.String())
-			}
+			end()
 			onDisk, err := os.ReadFile(filepath.Join(dir, "sriovdp", "numalane-plugin.log"))
 			must(t, err)
 			if string(onDisk) != n.log.String() || !strings.Contains(string(onDisk), "level=DEBUG") {

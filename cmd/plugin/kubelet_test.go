@@ -18,17 +18,18 @@ import (
 )
 
 // fakeKubelet is the kubelet's side of the device plugin API: it keeps the last
-// list of each resource, and notes what pods hold as the device manager does.
+// list of each resource and its plugin, and notes what pods hold as the device manager does.
 // internal/plugin is tested with one that keeps to the rules of registration.
 type fakeKubelet struct {
 	pluginapi.UnimplementedRegistrationServer
 	t    *testing.T
 	root string // the kubelet's folder
 
-	mu    sync.Mutex
-	lists map[string][]string // by resource: "0000:3b:02.0 Healthy"
-	got   chan struct{}       // has a token after a list came
-	when  time.Time           // of the last one
+	mu      sync.Mutex
+	lists   map[string][]*pluginapi.Device          // by resource
+	plugins map[string]pluginapi.DevicePluginClient // by resource
+	sockets map[string]string                       // by resource
+	got     chan struct{}                           // has a token after a list came
 }
 
 func newKubelet(t *testing.T) *fakeKubelet {
@@ -36,7 +37,10 @@ func newKubelet(t *testing.T) *fakeKubelet {
 	// Socket paths are short.
 	root, err := os.MkdirTemp("", "nl")
 	must(t, err)
-	k := &fakeKubelet{t: t, root: root, lists: map[string][]string{}, got: make(chan struct{}, 1)}
+	k := &fakeKubelet{
+		t: t, root: root, got: make(chan struct{}, 1),
+		lists: map[string][]*pluginapi.Device{}, plugins: map[string]pluginapi.DevicePluginClient{}, sockets: map[string]string{},
+	}
 	must(t, os.Mkdir(k.pluginDir(), 0o750))
 	l, err := net.Listen("unix", filepath.Join(k.pluginDir(), "kubelet.sock"))
 	must(t, err)
@@ -68,11 +72,15 @@ func (k *fakeKubelet) Register(_ context.Context, req *pluginapi.RegisterRequest
 	if err != nil {
 		return nil, err
 	}
-	stream, err := pluginapi.NewDevicePluginClient(conn).ListAndWatch(context.Background(), &pluginapi.Empty{})
+	plugin := pluginapi.NewDevicePluginClient(conn)
+	stream, err := plugin.ListAndWatch(context.Background(), &pluginapi.Empty{})
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
+	k.mu.Lock()
+	k.plugins[req.ResourceName], k.sockets[req.ResourceName] = plugin, req.Endpoint
+	k.mu.Unlock()
 	go func() {
 		defer conn.Close()
 		for {
@@ -87,12 +95,8 @@ func (k *fakeKubelet) Register(_ context.Context, req *pluginapi.RegisterRequest
 }
 
 func (k *fakeKubelet) note(resource string, devices []*pluginapi.Device) {
-	lines := []string{}
-	for _, d := range devices {
-		lines = append(lines, d.ID+" "+d.Health)
-	}
 	k.mu.Lock()
-	k.lists[resource], k.when = lines, time.Now()
+	k.lists[resource] = devices
 	k.mu.Unlock()
 	select {
 	case k.got <- struct{}{}:
@@ -100,23 +104,90 @@ func (k *fakeKubelet) note(resource string, devices []*pluginapi.Device) {
 	}
 }
 
-func (k *fakeKubelet) list(resource string) string {
+func (k *fakeKubelet) list(resource string) []*pluginapi.Device {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return strings.Join(k.lists[resource], "; ")
+	return k.lists[resource]
 }
 
-// expect waits for the resource's list to be the wanted one.
+// expect waits for the resource's list to be the wanted one, each device with
+// its health: "0000:3b:02.0 Healthy".
 func (k *fakeKubelet) expect(resource string, want ...string) {
 	k.t.Helper()
+	k.await(resource, func(d *pluginapi.Device) string { return d.ID + " " + d.Health }, want)
+}
+
+// expectIDs waits for it without a look at health.
+func (k *fakeKubelet) expectIDs(resource string, want ...string) {
+	k.t.Helper()
+	k.await(resource, (*pluginapi.Device).GetID, want)
+}
+
+// expectNodes waits for it with the NUMA nodes: "0000:3b:02.0 [1]".
+func (k *fakeKubelet) expectNodes(resource string, want ...string) {
+	k.t.Helper()
+	k.await(resource, func(d *pluginapi.Device) string {
+		if d.Topology == nil {
+			return d.ID + " without"
+		}
+		nodes := []int64{}
+		for _, n := range d.Topology.Nodes {
+			nodes = append(nodes, n.ID)
+		}
+		return fmt.Sprint(d.ID, " ", nodes)
+	}, want)
+}
+
+func (k *fakeKubelet) await(resource string, line func(*pluginapi.Device) string, want []string) {
+	k.t.Helper()
+	lines := func() string {
+		var all []string
+		for _, d := range k.list(resource) {
+			all = append(all, line(d))
+		}
+		return strings.Join(all, "; ")
+	}
 	deadline := time.After(20 * time.Second)
-	for k.list(resource) != strings.Join(want, "; ") {
+	for lines() != strings.Join(want, "; ") {
 		select {
 		case <-k.got:
 		case <-deadline:
-			k.t.Fatalf("%s lists %q, want %q", resource, k.list(resource), want)
+			k.t.Fatalf("%s lists %q, want %q", resource, lines(), want)
 		}
 	}
+}
+
+// plugin is the client of a resource that has been registered.
+func (k *fakeKubelet) plugin(resource string) pluginapi.DevicePluginClient {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.plugins[resource] == nil {
+		k.t.Fatalf("%s is not registered", resource)
+	}
+	return k.plugins[resource]
+}
+
+// socket is the name of the one that serves a resource.
+func (k *fakeKubelet) socket(resource string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.sockets[resource]
+}
+
+// allocate asks for one container.
+func (k *fakeKubelet) allocate(resource string, ids ...string) (*pluginapi.ContainerAllocateResponse, error) {
+	k.t.Helper()
+	got, err := k.plugin(resource).Allocate(k.t.Context(), &pluginapi.AllocateRequest{
+		ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: ids}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(got.ContainerResponses) != 1 {
+		k.t.Fatalf("answers %v, want one", got)
+	}
+	return got.ContainerResponses[0], nil
 }
 
 // hold writes down that a pod holds devices, in all.

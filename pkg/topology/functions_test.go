@@ -59,7 +59,7 @@ func TestAccelerators(t *testing.T) {
 // TestSubfunctions of a PF in switchdev mode: their PF is named by its uplink.
 func TestSubfunctions(t *testing.T) {
 	pf := sysfstest.ConnectX5("0000:5e:00.0", 1, 1)
-	pf.Switchdev, pf.Subfunctions = true, []int{88, 4}
+	pf.Switchdev, pf.Subfunctions, pf.ACPIIndex = true, []int{88, 4}, "7"
 	dir := build(t, sysfstest.Uniform(2, 1, 1, pf))
 	change(t, sysfstest.AddVDPA(dir, "mlx5_core.sf.6", "vdpa3", "virtio_vdpa"))
 	h := read(t, dir)
@@ -67,7 +67,7 @@ func TestSubfunctions(t *testing.T) {
 	sf := func(name, netdev string, sfnum, n int) topology.Device {
 		rdma := topology.RDMADevice{Name: "roce" + netdev[2:], PKey: "0xffff", CharDevices: charDevices(n)}
 		return topology.Device{
-			Address: address(t, "0000:5e:00.0"), Class: "020000", Vendor: "15b3", Product: "1017", Driver: "mlx5_core", NUMANode: 1,
+			Address: address(t, "0000:5e:00.0"), Class: "020000", Vendor: "15b3", Product: "1017", Driver: "mlx5_core", ACPIIndex: "7", NUMANode: 1,
 			Netdevs: []topology.Netdev{{Name: netdev, Type: "ether", Up: true}}, RDMA: []topology.RDMADevice{rdma},
 			Upstream: []topology.Address{address(t, "0000:5d:00.0")},
 			Aux:      &topology.AuxiliaryDevice{Name: name, Type: "sf", SFNum: sfnum, Driver: "mlx5_core.sf"},

@@ -76,7 +76,7 @@ func (d *devices) parent(auxDir string) (*Device, error) {
 func (d *devices) subfunction(dir string, aux *AuxiliaryDevice, parent *Device) Device {
 	sf := Device{
 		Address: parent.Address, Class: parent.Class, Vendor: parent.Vendor, Product: parent.Product,
-		VendorName: parent.VendorName, ProductName: parent.ProductName, Driver: parent.Driver,
+		VendorName: parent.VendorName, ProductName: parent.ProductName, Driver: parent.Driver, ACPIIndex: parent.ACPIIndex,
 		NUMANode: parent.NUMANode, Upstream: slices.Clone(parent.Upstream), Aux: aux,
 		VF: &VirtualFunction{PF: parent.Address, PFName: d.uplink[parent.Address], Index: -1},
 	}
