@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -265,14 +265,16 @@ func flagRows(z *zoo) []row {
 				if f := newCommand(nil).Flags().Lookup("listen"); f.DefValue != "127.0.0.1:8892" {
 					t.Errorf("by default it is %s", f.DefValue)
 				}
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				must(t, err)
-				must(t, l.Close())
 				n := z.node(t, one)
-				n.command("--listen", l.Addr().String())
+				n.command("--listen", "127.0.0.1:0")
 				n.expectIDs("intel.com/net", x710v0)
+				addr := regexp.MustCompile(`msg="serving HTTP".* addr=(\S+)`)
 				n.eventually("/readyz to say so", func() bool {
-					answer, err := http.Get("http://" + l.Addr().String() + "/readyz")
+					said := addr.FindStringSubmatch(n.log.String())
+					if said == nil {
+						return false
+					}
+					answer, err := http.Get("http://" + said[1] + "/readyz")
 					return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK
 				})
 			},
