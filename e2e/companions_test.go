@@ -7,6 +7,8 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -308,8 +310,8 @@ func (w *within) ExecPlugin(ctx context.Context, program string, stdin []byte, e
 	return out, nil
 }
 
-// hostDevice plays Multus for a pod with two network attachments that name our
-// resource, and has the real host-device plugin carry them out.
+// hostDevice plays Multus for a pod with network attachments that name our
+// resources, and has the real host-device plugin carry them out.
 func (c *companions) hostDevice(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(cniBin, "host-device")); err != nil {
 		t.Fatalf("%v: apt-get install containernetworking-plugins (make test-lane does it)", err)
@@ -324,7 +326,7 @@ func (c *companions) hostDevice(t *testing.T) {
 		}
 	}
 	c.run(t, "before", nil, map[corev1.ResourceName]int64{kernelVFs: 1}) // so that it is not the first VFs
-	p := c.run(t, "attached", map[string]string{networksAnnotation: "default/kernel,kernel"}, map[corev1.ResourceName]int64{kernelVFs: 2})
+	p := c.run(t, "attached", map[string]string{networksAnnotation: "default/kernel,kernel,vfio"}, map[corev1.ResourceName]int64{kernelVFs: 2, vfioVFs: 1})
 
 	sysfs := c.node.Sysfs()
 	host, container := newNetwork(t), newNetwork(t)
@@ -334,28 +336,19 @@ func (c *companions) hostDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(attachments) != 2 {
-		t.Fatalf("attachments %+v, want two", attachments)
+	if len(attachments) != 3 {
+		t.Fatalf("attachments %+v, want three", attachments)
 	}
 	plugins := libcni.NewCNIConfigWithCacheDir([]string{cniBin}, t.TempDir(), &within{simnode: filepath.Join(bin(t), "simnode"), sysfs: sysfs, network: host})
-	wantHost, wantPod := map[string]string{}, map[string]string{}
-	for address, name := range all {
-		wantHost[address] = name
-	}
-	type attached struct {
-		network *libcni.PluginConfig
-		runtime *libcni.RuntimeConf
-		away    [2]string
-	}
+	wantHost, wantPod := maps.Clone(all), map[string]string{}
 	var done []attached
 	for i, a := range attachments {
-		network, err := libcni.NetworkPluginConfFromBytes(a.config)
-		if err != nil {
+		at := attached{runtime: &libcni.RuntimeConf{ContainerID: string(p.UID), NetNS: container.file(), IfName: fmt.Sprintf("net%d", i+1)}}
+		if at.network, err = libcni.NetworkPluginConfFromBytes(a.config); err != nil {
 			t.Fatal(err)
 		}
-		runtime := &libcni.RuntimeConf{ContainerID: string(p.UID), NetNS: container.file(), IfName: fmt.Sprintf("net%d", i+1)}
-		address, name := netdevOf(t, sysfs, a.device)
-		result, err := plugins.AddNetwork(t.Context(), network, runtime)
+		address := hardwareAddress(t, sysfs, a.device)
+		result, err := plugins.AddNetwork(t.Context(), at.network, at.runtime)
 		if err != nil {
 			t.Fatalf("ADD of %s: %v", a.config, err)
 		}
@@ -363,18 +356,26 @@ func (c *companions) hostDevice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(said.Interfaces) != 1 || said.Interfaces[0].Mac != address || said.Interfaces[0].Name != runtime.IfName {
-			t.Errorf("ADD of %s (%s, %s) answered %v", a.device, name, address, said)
+		if address == "" { // bound to vfio-pci: there is nothing to move
+			if len(said.Interfaces) > 0 {
+				t.Errorf("ADD of %s answered %v, want no interface", a.device, said)
+			}
+			done = append(done, at)
+			continue
+		}
+		if len(said.Interfaces) != 1 || said.Interfaces[0].Mac != address || said.Interfaces[0].Name != at.runtime.IfName {
+			t.Errorf("ADD of %s (%s) answered %v", a.device, address, said)
+		}
+		if container.link(t, at.runtime.IfName).Attrs().Flags&net.FlagUp == 0 {
+			t.Errorf("%s is not up", at.runtime.IfName)
 		}
 		delete(wantHost, address)
-		wantPod[address] = runtime.IfName
-		// As the kernel does it when a link leaves.
-		folder := filepath.Join(sysfs, "sys/bus/pci/devices", a.device, "net")
-		away := [2]string{folder, filepath.Join(c.node.Dir, "away-"+a.device)}
-		if err := os.Rename(away[0], away[1]); err != nil {
-			t.Fatal(err)
-		}
-		done = append(done, attached{network, runtime, away})
+		wantPod[address] = at.runtime.IfName
+		at.leaves(t, filepath.Join(sysfs, "sys/bus/pci/devices", a.device, "net"), filepath.Join(c.node.Dir, "away-"+a.device))
+		done = append(done, at)
+	}
+	if len(wantPod) != 2 {
+		t.Errorf("interfaces %v are to move, want two", wantPod)
 	}
 	if d := cmp.Diff(wantPod, container.hardware(t)); d != "" {
 		t.Errorf("links of the pod (-want +got):\n%s", d)
@@ -391,12 +392,10 @@ func (c *companions) hostDevice(t *testing.T) {
 	c.allocatable(t, map[corev1.ResourceName]int64{vfioVFs: 2, kernelVFs: 3})
 
 	for _, a := range done {
-		if err := os.Rename(a.away[1], a.away[0]); err != nil {
-			t.Fatal(err)
-		}
 		if err := plugins.DelNetwork(t.Context(), a.network, a.runtime); err != nil {
 			t.Errorf("DEL of %s: %v", a.runtime.IfName, err)
 		}
+		a.returns(t)
 	}
 	if d := cmp.Diff(map[string]string{}, container.hardware(t)); d != "" {
 		t.Errorf("links of the pod after DEL (-want +got):\n%s", d)
@@ -408,18 +407,48 @@ func (c *companions) hostDevice(t *testing.T) {
 	c.neverUnhealthy(t)
 }
 
-// netdevOf is a device's network interface, by hardware address and name.
-func netdevOf(t *testing.T, sysfs, device string) (address, name string) {
+// attached is a network attachment that was carried out.
+type attached struct {
+	network     *libcni.PluginConfig
+	runtime     *libcni.RuntimeConf
+	folder, out string // the device's net/, and where it is meanwhile
+}
+
+// leaves does to sysfs what the kernel does when an interface leaves the
+// network namespace that sysfs shows.
+func (a *attached) leaves(t *testing.T, folder, out string) {
+	t.Helper()
+	if err := os.Rename(folder, out); err != nil {
+		t.Fatal(err)
+	}
+	a.folder, a.out = folder, out
+}
+
+func (a *attached) returns(t *testing.T) {
+	t.Helper()
+	if a.folder == "" {
+		return
+	}
+	if err := os.Rename(a.out, a.folder); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hardwareAddress is that of a device's network interface, empty without one.
+func hardwareAddress(t *testing.T, sysfs, device string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(sysfs, "sys/bus/pci/devices", device, "net", "*", "address"))
-	if err != nil || len(found) != 1 {
+	if err != nil || len(found) > 1 {
 		t.Fatalf("device %s has network interfaces %v: %v", device, found, err)
+	}
+	if len(found) == 0 {
+		return ""
 	}
 	text, err := os.ReadFile(found[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(text)), filepath.Base(filepath.Dir(found[0]))
+	return strings.TrimSpace(string(text))
 }
 
 // free is a VF of the kernel pool that no pod holds.

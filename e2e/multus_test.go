@@ -3,17 +3,17 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
-
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/numalane/numalane/e2e/cluster"
 )
@@ -136,7 +136,7 @@ func delegates(ctx context.Context, c *cluster.Cluster, n *cluster.Node, p *core
 func withDevice(definition *unstructured.Unstructured, id string) ([]byte, error) {
 	text, found, err := unstructured.NestedString(definition.Object, "spec", "config")
 	if err != nil || !found {
-		return nil, fmt.Errorf("no spec.config: %w", err)
+		return nil, errors.Join(errors.New("it has no text in spec.config"), err)
 	}
 	config := map[string]any{}
 	if err := json.Unmarshal([]byte(text), &config); err != nil {
