@@ -88,6 +88,7 @@ test-race: ## unit tests with the race detector (product module only; needs a C 
 
 .PHONY: test-lane
 test-lane: binaries ## real control plane, real kubelets, our real binaries (needs root)
+	[ -x /usr/lib/cni/host-device ] || { echo "installing the CNI plugins: containernetworking-plugins"; apt-get -qq update; apt-get -qq install -y containernetworking-plugins >/dev/null; }
 	echo "the lane, on real parts"
 	$(E2E) go test -count=1 -v -p 1 -timeout 20m ./cluster .
 

@@ -145,6 +145,8 @@ func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
 		"--service-account-key-file", keyFile, "--service-account-signing-key-file", keyFile,
 		"--service-cluster-ip-range", "10.0.0.0/24", "--token-auth-file", tokens,
 		"--authorization-mode", c.opts.Authorization,
+		// As kubeadm has it: the agents of nodes ask for it.
+		"--allow-privileged",
 		"--endpoint-reconciler-type", "none", // the API server's own address is no endpoint on loopback
 		"--profiling=false", "--v=1")
 	if err != nil {

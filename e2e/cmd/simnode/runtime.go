@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	fakeremote "k8s.io/cri-client/pkg/fake"
 )
@@ -28,7 +29,10 @@ it is stopped, at once; one whose command is "script" ends otherwise:
   command: [script], args: [ENDS, LINGERS]
 
 ENDS is the time after which it exits with code 0, 0s for at once and "never";
-LINGERS, which may be left out, the time that it takes to stop when it is told to.`,
+LINGERS, which may be left out, the time that it takes to stop when it is told to.
+
+What the kubelet had a container made of, its variables, mounts and devices, is
+in the answer to a verbose ContainerStatus, under "config".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serveRuntime(cmd.Context(), socket) },
 	}
@@ -37,7 +41,7 @@ LINGERS, which may be left out, the time that it takes to stop when it is told t
 }
 
 func serveRuntime(ctx context.Context, socket string) error {
-	rt := &containers{RemoteRuntime: fakeremote.NewFakeRemoteRuntime(), scripts: map[string]script{}}
+	rt := &containers{RemoteRuntime: fakeremote.NewFakeRemoteRuntime(), made: map[string]made{}}
 	rt.RuntimeService.FakeStatus = &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
 		{Type: runtimeapi.RuntimeReady, Status: true},
 		{Type: runtimeapi.NetworkReady, Status: true},
@@ -66,8 +70,14 @@ func serveRuntime(ctx context.Context, socket string) error {
 type containers struct {
 	*fakeremote.RemoteRuntime
 
-	mu      sync.Mutex
-	scripts map[string]script // by container id
+	mu   sync.Mutex
+	made map[string]made // by container id
+}
+
+// made is a container as it was asked for.
+type made struct {
+	script script
+	config *runtimeapi.ContainerConfig
 }
 
 // script is what a container does.
@@ -110,7 +120,7 @@ func (c *containers) CreateContainer(ctx context.Context, req *runtimeapi.Create
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.scripts[resp.GetContainerId()] = s
+	c.made[resp.GetContainerId()] = made{s, req.GetConfig()}
 	return resp, nil
 }
 
@@ -120,7 +130,7 @@ func (c *containers) StartContainer(ctx context.Context, req *runtimeapi.StartCo
 		return nil, err
 	}
 	c.mu.Lock()
-	s := c.scripts[req.GetContainerId()]
+	s := c.made[req.GetContainerId()].script
 	c.mu.Unlock()
 	if !s.endless {
 		time.AfterFunc(s.ends, func() { c.exit(req.GetContainerId()) })
@@ -139,9 +149,27 @@ func (c *containers) exit(id string) {
 	}
 }
 
+// ContainerStatus tells, when it is asked to be verbose, the configuration too,
+// as runtimes do.
+func (c *containers) ContainerStatus(ctx context.Context, req *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	resp, err := c.RemoteRuntime.ContainerStatus(ctx, req)
+	if err != nil || !req.GetVerbose() {
+		return resp, err
+	}
+	c.mu.Lock()
+	config := c.made[req.GetContainerId()].config
+	c.mu.Unlock()
+	text, err := protojson.Marshal(config)
+	if err != nil {
+		return nil, fmt.Errorf("configuration of container %s: %w", req.GetContainerId(), err)
+	}
+	resp.Info = map[string]string{"config": string(text)}
+	return resp, nil
+}
+
 func (c *containers) StopContainer(ctx context.Context, req *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
 	c.mu.Lock()
-	lingers := c.scripts[req.GetContainerId()].lingers
+	lingers := c.made[req.GetContainerId()].script.lingers
 	c.mu.Unlock()
 	select {
 	case <-time.After(min(lingers, time.Duration(req.GetTimeout())*time.Second)):
@@ -153,7 +181,7 @@ func (c *containers) StopContainer(ctx context.Context, req *runtimeapi.StopCont
 
 func (c *containers) RemoveContainer(ctx context.Context, req *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
 	c.mu.Lock()
-	delete(c.scripts, req.GetContainerId())
+	delete(c.made, req.GetContainerId())
 	c.mu.Unlock()
 	return c.RemoteRuntime.RemoveContainer(ctx, req)
 }
