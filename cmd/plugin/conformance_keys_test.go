@@ -31,7 +31,7 @@ func keyRows(z *zoo) []row {
 				n := z.node(t, `{"resourceList": [{"resourceName": "net", "selectors": {"pfNames": ["eno1#0"]}, "SelectorObj": null, "SelectorObjs": [{}]}]}`)
 				n.command()
 				n.expectIDs("intel.com/net", x710v0)
-				if strings.Contains(n.log.String(), "SelectorObj") {
+				if strings.Contains(n.log.String(), "resourceList[0].SelectorObj") {
 					t.Errorf("it is warned of:\n%s", n.log.String())
 				}
 			},

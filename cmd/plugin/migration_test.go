@@ -59,7 +59,7 @@ func TestMigrationCommands(t *testing.T) {
 func TestMigrationFlags(t *testing.T) {
 	text, err := os.ReadFile(page)
 	must(t, err)
-	kubectls := map[string]bool{"all-namespaces": true}
+	kubectls := map[string]bool{"all-namespaces": true, "cascade": true}
 	known := map[string]bool{}
 	var collect func(*cobra.Command)
 	collect = func(c *cobra.Command) {
