@@ -125,6 +125,13 @@ oracle: ## CASES (100000) random admissions by the real managers of KUBELETS (al
 	$(E2E) go run ./cmd/build -kubelets "$(KUBELETS)"
 	$(E2E) .cache/bin/oracle --cases $(CASES) --kubelets $(subst $(space),$(comma),$(strip $(KUBELETS))) $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0,$(RESUME)),--resume)
 
+.PHONY: e2e-vm
+e2e-vm: ARCHES := amd64
+e2e-vm: binaries images $(LAB) ## the plugin as a DaemonSet on a real kernel with VFs on two NUMA nodes, in a virtual machine (needs root)
+	cd hack/image && go run . -name numalane.test/vmguest:1 -out $(CURDIR)/bin/vmguest.tar amd64=$(CURDIR)/e2e/.cache/bin/vmguest
+	$(LAB) -cache .cache/lab build
+	$(E2E) .cache/bin/vm
+
 .PHONY: lab
 lab: $(LAB) ## a shell in a virtual machine with SR-IOV and two NUMA nodes (installs QEMU 8 or newer and mmdebstrap: root)
 	$(LAB) -cache .cache/lab shell

@@ -21,7 +21,7 @@ const kernel = "root=/dev/vda rw console=ttyS0 intel_iommu=on iommu=pt systemd.s
 func (m *Machine) args(d disk.Disk, accel, overlay string, hostPort int) []string {
 	args := []string{
 		"-nodefaults", "-display", "none", "-no-reboot",
-		"-machine", "q35,kernel-irqchip=split", "-accel", accel, "-cpu", "max,phys-bits=36",
+		"-machine", "q35,kernel-irqchip=split", "-accel", accel, "-cpu", "max,phys-bits=36,svm=off",
 		"-m", "6G", "-smp", "4,sockets=2,cores=2,threads=1",
 		"-device", "intel-iommu,intremap=on,caching-mode=on",
 	}

@@ -1,0 +1,28 @@
+#!/bin/sh
+# Makes a node of the guest: run once, its disk keeps it over reboots. What it
+# needs lies beside it.
+set -eu
+step() { echo "$(cut -d' ' -f1 /proc/uptime) $*"; }
+cd /lab/node
+step files
+install -m 755 kubelet /usr/local/bin/kubelet
+install -m 755 /lab/agent /usr/lib/cni/vmguest
+install -m 755 numalane-plugin /usr/local/bin/numalane-plugin
+install -D -m 644 containerd.toml /etc/containerd/config.toml
+install -D -m 644 kubelet.yaml /etc/kubernetes/kubelet.yaml
+install -D -m 600 kubeconfig /etc/kubernetes/kubeconfig
+install -D -m 644 network.conflist /etc/cni/net.d/10-vmguest.conflist
+install -D -m 644 nftables.conf /etc/nftables.conf
+install -m 644 kubelet.service vfs.service /etc/systemd/system/
+install -D -m 755 vfs.sh /usr/local/sbin/vfs.sh
+mkdir -p /etc/vfs /var/lib/kubelet
+step services
+systemctl daemon-reload
+systemctl enable --quiet nftables containerd kubelet vfs
+systemctl start nftables containerd
+for image in *.tar; do
+	step "$image"
+	ctr -n k8s.io images import --snapshotter overlayfs "$image" >/dev/null
+done
+step kubelet
+systemctl start kubelet
