@@ -60,8 +60,12 @@ func (s *setting) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	large := filepath.Join(s.o.Share, "large")
+	if err := s.linkLarge(large); err != nil {
+		return err
+	}
 	agent := filepath.Join(s.o.Bin, "vmguest")
-	if s.machine, err = machine.New(ctx, machine.Config{Disk: d, Share: s.o.Share, Agent: agent, Console: filepath.Join(s.o.Share, "console.log"), Progress: s.say}); err != nil {
+	if s.machine, err = machine.New(ctx, machine.Config{Disk: d, Share: s.o.Share, Files: large, Agent: agent, Console: filepath.Join(s.o.Share, "console.log"), Progress: s.say}); err != nil {
 		return err
 	}
 	s.say("the machine boots, and the control plane starts")
@@ -124,16 +128,6 @@ func (s *setting) writeFiles() error {
 	}); err != nil {
 		return err
 	}
-	for from, name := range map[string]string{
-		filepath.Join(s.o.Bin, "kubelet"):                "kubelet",
-		filepath.Join(s.o.Bin, "numalane-plugin"):        "numalane-plugin",
-		filepath.Join(s.o.Images, "numalane-plugin.tar"): "numalane-plugin.tar",
-		filepath.Join(s.o.Images, "vmguest.tar"):         "vmguest.tar",
-	} {
-		if err := link(from, filepath.Join(to, name)); err != nil {
-			return err
-		}
-	}
 	port := s.c.Config.Host[strings.LastIndex(s.c.Config.Host, ":")+1:]
 	nat := fmt.Sprintf("flush ruleset\ntable ip services {\n\tchain output {\n\t\ttype nat hook output priority -100\n\t\tip daddr %s tcp dport 443 dnat to 10.0.2.2:%s\n\t}\n}\n", apiService, port)
 	if err := os.WriteFile(filepath.Join(to, "nftables.conf"), []byte(nat), 0o644); err != nil {
@@ -150,12 +144,29 @@ func (s *setting) writeFiles() error {
 	return clientcmd.WriteToFile(*k, filepath.Join(to, "kubeconfig"))
 }
 
-// link puts a file of some size into the shared folder without copying it.
-func link(from, to string) error {
-	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// linkLarge makes the folder of what the second disk has.
+func (s *setting) linkLarge(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.Link(from, to)
+	for _, file := range []string{
+		filepath.Join(s.o.Bin, "kubelet"), filepath.Join(s.o.Bin, "vmguest"), filepath.Join(s.o.Bin, "numalane-plugin"),
+		filepath.Join(s.o.Images, "numalane-plugin.tar"), filepath.Join(s.o.Images, "vmguest.tar"),
+	} {
+		if err := os.Link(file, filepath.Join(dir, filepath.Base(file))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// soon is how long what the plugin does at once may take: a second. Emulated
+// CPUs are slower by more than a factor of ten, and the check prints what it took.
+func (s *setting) soon() time.Duration {
+	if s.machine.Emulated() {
+		return 10 * time.Second
+	}
+	return time.Second
 }
 
 func (s *setting) nodeReady(ctx context.Context) error {

@@ -127,9 +127,9 @@ func held(v view.Container, r corev1.ResourceName) []string {
 	return strings.Split(v.Env[env(r)], ",")
 }
 
-// sysfs reads an attribute of a PCI device as the kernel has it.
-func (s *setting) sysfs(ctx context.Context, pci, attribute string) (string, error) {
-	return s.sh(ctx, "cat /sys/bus/pci/devices/"+pci+"/"+attribute)
+// numaNode is that of a PCI device as the kernel has it.
+func (s *setting) numaNode(ctx context.Context, pci string) (string, error) {
+	return s.sh(ctx, "cat /sys/bus/pci/devices/"+pci+"/numa_node")
 }
 
 // pools is the Node's annotation.
@@ -213,7 +213,7 @@ func (s *setting) aligned(ctx context.Context, v view.Container, resources ...co
 			return 0, fmt.Errorf("the container was told of no %s: %v", r, v.Env)
 		}
 		for _, pci := range held(v, r) {
-			n, err := s.sysfs(ctx, pci, "numa_node")
+			n, err := s.numaNode(ctx, pci)
 			if err != nil {
 				return 0, err
 			}

@@ -25,7 +25,7 @@ func (s *setting) traffic() []check {
 			if err != nil {
 				return "", err
 			}
-			node, err := s.sysfs(ctx, strings.Join(held(v, netVF), " "), "numa_node")
+			node, err := s.numaNode(ctx, strings.Join(held(v, netVF), " "))
 			if err != nil {
 				return "", err
 			}

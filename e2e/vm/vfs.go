@@ -53,7 +53,7 @@ func (s *setting) vfsCome() []check {
 				return "", err
 			}
 			seen = all.Devices
-			return o.since(all, time.Second, "the kernel bound the last of them", func(e view.Event) bool { return e.Uevent == "bind" })
+			return o.since(all, s.soon(), "the kernel bound the last of them", func(e view.Event) bool { return e.Uevent == "bind" })
 		}},
 		{"their NUMA nodes are those that the kernel says", func(ctx context.Context) (string, error) { return s.numaAgrees(ctx, seen) }},
 		{"they are in the Node with its next status", func(ctx context.Context) (string, error) {
@@ -100,7 +100,7 @@ func (s *setting) numaAgrees(ctx context.Context, d view.Devices) (string, error
 	n := 0
 	for _, r := range slices.Sorted(maps.Keys(d)) {
 		for _, dev := range d[r] {
-			kernel, err := s.sysfs(ctx, dev.ID, "numa_node")
+			kernel, err := s.numaNode(ctx, dev.ID)
 			if err != nil {
 				return "", err
 			}
@@ -143,7 +143,7 @@ func (s *setting) inspectAgrees(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("inspect does not have PF %s", pf)
 		}
 		d := i.Host.Devices[at]
-		kernel, err := s.sysfs(ctx, pf, "numa_node")
+		kernel, err := s.numaNode(ctx, pf)
 		if err != nil {
 			return "", err
 		}

@@ -3,11 +3,13 @@
 # needs lies beside it.
 set -eu
 step() { echo "$(cut -d' ' -f1 /proc/uptime) $*"; }
-cd /lab/node
 step files
-install -m 755 kubelet /usr/local/bin/kubelet
-install -m 755 /lab/agent /usr/lib/cni/vmguest
-install -m 755 numalane-plugin /usr/local/bin/numalane-plugin
+mkdir -p /node
+echo "/dev/vdb /node ext4 ro 0 0" >>/etc/fstab
+mount /node
+ln -s /node/vmguest /usr/lib/cni/vmguest
+ln -s /node/numalane-plugin /usr/local/bin/numalane-plugin
+cd /lab/node
 install -D -m 644 containerd.toml /etc/containerd/config.toml
 install -D -m 644 kubelet.yaml /etc/kubernetes/kubelet.yaml
 install -D -m 600 kubeconfig /etc/kubernetes/kubeconfig
@@ -20,7 +22,7 @@ step services
 systemctl daemon-reload
 systemctl enable --quiet nftables containerd kubelet vfs
 systemctl start nftables containerd
-for image in *.tar; do
+for image in /node/*.tar; do
 	step "$image"
 	ctr -n k8s.io images import --snapshotter overlayfs "$image" >/dev/null
 done

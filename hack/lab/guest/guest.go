@@ -64,15 +64,15 @@ func run(ctx context.Context, c Command, to *stream) {
 	cmd.Stderr = writer(func(s string) error { return to.send(frame{Err: s}) })
 	cmd.WaitDelay = time.Second // what it left in the background may hold its output open
 	err := cmd.Run()
+	end := frame{End: true}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		to.send(frame{End: true, Code: exit.ExitCode()})
+		end.Code = exit.ExitCode()
 	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
-		to.send(frame{End: true, Fail: err.Error()})
-	default:
-		to.send(frame{End: true})
+		end.Fail = err.Error()
 	}
+	_ = to.send(end) // who does not hear it has gone, and sees that there is no end
 }
 
 type stream struct {

@@ -36,6 +36,9 @@ func (m *Machine) args(d disk.Disk, accel, overlay string, hostPort int) []strin
 			"-device", fmt.Sprintf("igb,id=pf%d,bus=rp%d,netdev=n%d,mac=52:54:00:00:00:0%d", node, node, node, node+1),
 		)
 	}
+	if m.config.Files != "" {
+		args = append(args, "-drive", "file="+m.files()+",if=none,id=d1,format=raw,readonly=on", "-device", "virtio-blk-pci,drive=d1,bus=pcie.0,addr=0x1e")
+	}
 	return append(args,
 		"-numa", "dist,src=0,dst=1,val=21",
 		"-drive", "file="+overlay+",if=none,id=d0,format=qcow2,cache=unsafe", "-device", "virtio-blk-pci,drive=d0,bus=pcie.0",

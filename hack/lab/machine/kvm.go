@@ -24,11 +24,10 @@ const (
 // A kernel without a root must get as far as saying that it has none.
 func accelerator(ctx context.Context, d disk.Disk, dir string) string {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	if err != nil {
+	if err != nil || f.Close() != nil {
 		return emulation
 	}
-	f.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 6*time.Second) // it takes one or two where it works
 	defer cancel()
 	console := filepath.Join(dir, "kvm.log")
 	cmd := exec.CommandContext(ctx, debian.QEMU, "-nodefaults", "-display", "none", "-no-reboot", "-accel", kvm, "-cpu", "max", "-m", "512M",
@@ -37,9 +36,9 @@ func accelerator(ctx context.Context, d disk.Disk, dir string) string {
 	if err != nil {
 		return emulation
 	}
-	<-ended
+	endErr := <-ended
 	said, err := os.ReadFile(console)
-	if err != nil || !strings.Contains(string(said), "Unable to mount root fs") {
+	if endErr != nil || err != nil || !strings.Contains(string(said), "Unable to mount root fs") {
 		return emulation
 	}
 	return kvm

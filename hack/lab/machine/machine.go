@@ -37,6 +37,9 @@ type Config struct {
 	Disk disk.Disk
 	// Share is a folder of the host; /lab in the guest.
 	Share string
+	// Files is a folder whose files, as they are at New, are on the second disk,
+	// /dev/vdb: large ones are read there at ten times the speed of /lab.
+	Files string
 	// Agent is a static program that calls guest.Serve when its first argument
 	// is "agent"; the second is the file of the token. None: nothing runs.
 	Agent string
@@ -83,6 +86,11 @@ func (m *Machine) furnish(ctx context.Context) error {
 	if err := child.Run(ctx, nil, "qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "raw", m.overlay); err != nil {
 		return err
 	}
+	if m.config.Files != "" {
+		if err := child.Run(ctx, nil, "mke2fs", "-q", "-t", "ext4", "-d", m.config.Files, m.files(), "1G"); err != nil {
+			return err
+		}
+	}
 	m.client = &guest.Client{Token: rand.Text()}
 	if m.config.Agent != "" {
 		if err := os.WriteFile(filepath.Join(m.config.Share, "token"), []byte(m.client.Token), 0o600); err != nil {
@@ -96,6 +104,12 @@ func (m *Machine) furnish(ctx context.Context) error {
 	m.config.Progress("the machine runs on %s", map[string]string{kvm: "KVM", emulation: "emulated CPUs"}[m.accel])
 	return nil
 }
+
+func (m *Machine) files() string { return filepath.Join(m.dir, "files.img") }
+
+// Emulated tells whether the machine's CPUs are emulated: all is slower then,
+// by a factor of fifty and more.
+func (m *Machine) Emulated() bool { return m.accel == emulation }
 
 // Guest runs programs in the machine.
 func (m *Machine) Guest() *guest.Client { return m.client }
@@ -138,12 +152,13 @@ func (m *Machine) Start() error {
 	m.client.URL = fmt.Sprintf("http://127.0.0.1:%d", port)
 	// The guest runs behind whoever works at this machine, and behind the
 	// control plane that it talks to.
-	m.qemu = exec.Command("nice", append([]string{"-n", "10", debian.QEMU}, m.args(m.config.Disk, m.accel, m.overlay, port)...)...)
+	// It ends with Kill or its parent, not with the context of one boot.
+	m.qemu = exec.CommandContext(context.Background(), "nice", append([]string{"-n", "10", debian.QEMU}, m.args(m.config.Disk, m.accel, m.overlay, port)...)...)
 	log, err := os.Create(filepath.Join(m.dir, "qemu.log"))
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // QEMU has it
 	m.qemu.Stderr = log
 	if m.config.Console == "" {
 		m.qemu.Stdin, m.qemu.Stdout, m.qemu.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -220,7 +235,7 @@ func (m *Machine) Kill() {
 	if m.ended == nil {
 		return
 	}
-	m.qemu.Process.Kill()
+	_ = m.qemu.Process.Kill() // it may have ended by itself
 	<-m.ended
 }
 
@@ -248,7 +263,7 @@ func copyFile(from, to string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { err = errors.Join(err, in.Close()) }()
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
 	if err != nil {
 		return err
