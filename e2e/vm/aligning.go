@@ -14,27 +14,10 @@ import (
 )
 
 // aligning: pods get all of one NUMA node, or wait. Of four CPUs the first is
-// the system's: NUMA node 0 has one to give and NUMA node 1 has two.
+// the system's: NUMA node 0 has one to give and NUMA node 1 has two. Of the PFs
+// only that of NUMA node 0 has VFs at first.
 func (s *setting) aligning() []check {
 	return []check{
-		{"a guaranteed pod gets CPUs, memory and VFs of one NUMA node, by its own cgroup and environment", func(ctx context.Context) (string, error) {
-			return s.alignedPod(ctx, "a", want{cpus: 1, net: 1, scheduler: ours}, 0, netVF)
-		}},
-		{"its annotation says the same", func(ctx context.Context) (string, error) { return s.annotated(ctx, "a", 0, netVF) }},
-		{"the host-device CNI plugin has moved the VF's interface into the pod", func(ctx context.Context) (string, error) {
-			return s.moved(ctx, "a")
-		}},
-		{"a VF whose interface is in a pod is never called unhealthy", func(ctx context.Context) (string, error) {
-			d, err := s.allocatable(ctx)
-			if err != nil {
-				return "", err
-			}
-			if n := count(d, netVF, 0); n != 4 {
-				return "", fmt.Errorf("the kubelet has %d of 4 VFs", n)
-			}
-			return s.told(ctx, netVF, map[int][2]int{0: {4, 4}})
-		}},
-		{"a capture with an interface in a pod reads as the machine does", func(ctx context.Context) (string, error) { return s.capture(ctx, "held") }},
 		{"plain kube-scheduler has a pod refused that no NUMA node can take", func(ctx context.Context) (string, error) {
 			if err := s.create(ctx, "plain", want{cpus: 2, net: 1, scheduler: plain}); err != nil {
 				return "", err
@@ -56,12 +39,12 @@ func (s *setting) aligning() []check {
 			return reason, s.remove(ctx, "plain")
 		}},
 		{"with our extender the same pod waits, and its event says why", func(ctx context.Context) (string, error) {
-			if err := s.create(ctx, "b", want{cpus: 2, net: 1, scheduler: ours}); err != nil {
+			if err := s.create(ctx, "late", want{cpus: 2, net: 1, scheduler: ours}); err != nil {
 				return "", err
 			}
 			var message string
 			err := cluster.Wait(ctx, time.Minute, "the pod's event", func(ctx context.Context) error {
-				events, err := s.c.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=b,reason=FailedScheduling"})
+				events, err := s.c.Client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=late,reason=FailedScheduling"})
 				if err != nil {
 					return err
 				}
@@ -75,7 +58,7 @@ func (s *setting) aligning() []check {
 			if err != nil {
 				return "", err
 			}
-			p, err := s.pod(ctx, "b")
+			p, err := s.pod(ctx, "late")
 			if err == nil && (p.Status.Phase != corev1.PodPending || p.Spec.NodeName != "") {
 				err = fmt.Errorf("the pod is %s on %q", p.Status.Phase, p.Spec.NodeName)
 			}
@@ -85,9 +68,35 @@ func (s *setting) aligning() []check {
 			if err := s.setVFs(ctx, pfs[1], "5 3,4"); err != nil {
 				return "", err
 			}
-			return s.alignedRunning(ctx, "b", 1, netVF)
+			return s.alignedRunning(ctx, "late", 1, netVF)
 		}},
-		{"its annotation says the same", func(ctx context.Context) (string, error) { return s.annotated(ctx, "b", 1, netVF) }},
+		{"its annotation says the same", func(ctx context.Context) (string, error) {
+			if _, err := s.annotated(ctx, "late", 1, netVF); err != nil {
+				return "", err
+			}
+			return "", s.remove(ctx, "late")
+		}},
+		{"a guaranteed pod gets CPUs, memory and VFs of one NUMA node, by its own cgroup and environment", func(ctx context.Context) (string, error) {
+			return s.alignedPod(ctx, "a", want{cpus: 1, net: 1, scheduler: ours}, 0, netVF)
+		}},
+		{"its annotation says the same", func(ctx context.Context) (string, error) { return s.annotated(ctx, "a", 0, netVF) }},
+		{"the next one gets all of the other NUMA node", func(ctx context.Context) (string, error) {
+			return s.alignedPod(ctx, "b", want{cpus: 1, net: 1, scheduler: ours}, 1, netVF)
+		}},
+		{"the host-device CNI plugin has moved the VF's interface into the pod", func(ctx context.Context) (string, error) {
+			return s.moved(ctx, "a")
+		}},
+		{"a VF whose interface is in a pod is never called unhealthy", func(ctx context.Context) (string, error) {
+			d, err := s.allocatable(ctx)
+			if err != nil {
+				return "", err
+			}
+			if n, m := count(d, netVF, 0), count(d, netVF, 1); n != 4 || m != 3 {
+				return "", fmt.Errorf("the kubelet has %d of 4 VFs and %d of 3", n, m)
+			}
+			return s.told(ctx, netVF, map[int][2]int{0: {4, 4}, 1: {3, 3}})
+		}},
+		{"a capture with an interface in a pod reads as the machine does", func(ctx context.Context) (string, error) { return s.capture(ctx, "held") }},
 		{"VFs bound to vfio-pci are a pool of their own, on the kernel's NUMA node", func(ctx context.Context) (string, error) {
 			if _, err := s.told(ctx, dpdkVF, map[int][2]int{1: {2, 2}}); err != nil {
 				return "", err
