@@ -108,7 +108,7 @@ func watch(ctx context.Context, out io.Writer) error {
 }
 
 func lookAtDevices(ctx context.Context, conn *grpc.ClientConn, say func(view.Event) error) error {
-	const every = 20 * time.Millisecond
+	const every = 100 * time.Millisecond // more would take the CPUs from those that are watched
 	var last view.Event
 	for first := true; ; first = false {
 		d, err := devices(ctx, conn)

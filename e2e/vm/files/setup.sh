@@ -22,9 +22,9 @@ step services
 systemctl daemon-reload
 systemctl enable --quiet nftables containerd kubelet vfs
 systemctl start nftables containerd
+systemctl start --no-block kubelet
 for image in /node/*.tar; do
 	step "$image"
-	ctr -n k8s.io images import --snapshotter overlayfs "$image" >/dev/null
+	ctr -n k8s.io images import "$image" >/dev/null
 done
-step kubelet
-systemctl start kubelet
+step done
