@@ -49,7 +49,7 @@ func (s *setting) aligning() []check {
 					return err
 				}
 				for _, e := range events.Items {
-					if message = e.Message; strings.Contains(message, "NUMA") {
+					if message = e.Message; strings.Contains(message, "could not align the pod") {
 						return nil
 					}
 				}
