@@ -23,7 +23,11 @@ func (s *setting) kills() []check {
 				return "", err
 			}
 			defer o.stop()
-			if _, err := s.sh(ctx, "kill -9 $(ctr -n k8s.io tasks ls | awk 'NR>1 {print $2}' | while read p; do grep -lz numalane-plugin /proc/$p/cmdline; done | cut -d/ -f3)"); err != nil {
+			id, err := s.pluginContainer(ctx)
+			if err != nil {
+				return "", err
+			}
+			if _, err := s.sh(ctx, "ctr -n k8s.io tasks kill -s SIGKILL "+id); err != nil {
 				return "", err
 			}
 			gone, err := o.first(ctx, 30*time.Second, "nothing allocatable", func(e view.Event) bool { return e.Devices != nil && len(e.Devices[string(netVF)]) == 0 })
@@ -36,7 +40,7 @@ func (s *setting) kills() []check {
 			if err != nil {
 				return "", err
 			}
-			return fmt.Sprintf("back after %.1f s", back.Time.Sub(gone.Time).Seconds()), s.pluginReady(ctx, "")
+			return fmt.Sprintf("back after %.1f s", back.Time.Sub(gone.Time).Seconds()), s.pluginReady(ctx, "containerd://"+id)
 		}},
 		{"the Node's annotation has them right after, and pods what they had", func(ctx context.Context) (string, error) {
 			if err := s.same(ctx); err != nil {
