@@ -28,7 +28,7 @@ const (
 	// bootMost is how long a boot may take under emulation on a busy machine.
 	bootMost = 4 * time.Minute
 	// silent is how long the console of a boot says nothing only if it hangs.
-	silent = 40 * time.Second
+	silent = 75 * time.Second
 	boots  = 4
 )
 
@@ -190,7 +190,7 @@ func (m *Machine) answers(ctx context.Context) error {
 			return fmt.Errorf("the boot hangs: its console has been silent for %s", silent)
 		}
 		// QEMU accepts what it forwards before the guest listens.
-		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		try, cancel := context.WithTimeout(ctx, 20*time.Second)
 		_, err := m.client.Output(try, "true")
 		cancel()
 		if err == nil {
