@@ -31,6 +31,7 @@ TAG ?= v0.1.0
 KUBELETS ?= 1.34 1.35 1.36 1.37
 NEWEST := 1.37
 KUBELET := kubelets/v$(subst .,_,$(NEWEST))
+LAB := .cache/lab/lab
 comma := ,
 space := $() $()
 
@@ -78,6 +79,7 @@ test-unit: ## unit tests and fuzz seeds of both modules
 	echo "unit tests and fuzz seeds: some minutes to compile the first time"
 	go test ./...
 	$(E2E) go test ./demo/... ./storm/...
+	cd hack/lab && go test ./...
 
 .PHONY: test-race
 test-race: ## unit tests with the race detector (product module only; needs a C compiler)
@@ -125,6 +127,21 @@ oracle: ## CASES (100000) random admissions by the real managers of KUBELETS (al
 	$(E2E) go run ./cmd/build -kubelets "$(KUBELETS)"
 	$(E2E) .cache/bin/oracle --cases $(CASES) --kubelets $(subst $(space),$(comma),$(strip $(KUBELETS))) $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0,$(RESUME)),--resume)
 
+.PHONY: e2e-vm
+e2e-vm: ARCHES := amd64
+e2e-vm: binaries images $(LAB) ## the plugin as a DaemonSet on a real kernel with VFs on two NUMA nodes, in a virtual machine (needs root)
+	cd hack/image && go run . -name numalane.test/vmguest:1 -out $(CURDIR)/bin/vmguest.tar amd64=$(CURDIR)/e2e/.cache/bin/vmguest
+	$(LAB) -cache .cache/lab build
+	$(E2E) .cache/bin/vm
+
+.PHONY: lab
+lab: $(LAB) ## a shell in a virtual machine with SR-IOV and two NUMA nodes (installs QEMU 8 or newer and mmdebstrap: root)
+	$(LAB) -cache .cache/lab shell
+
+.PHONY: $(LAB)
+$(LAB):
+	cd hack/lab && go build -o $(CURDIR)/$(LAB) .
+
 .PHONY: tables
 tables: ## record the kubelet's own tests anew for the allocator's (when e2e/ moves to another Kubernetes)
 	echo "running the kubelet's own tests with a recorder in between: some minutes, and more the first time"
@@ -166,7 +183,7 @@ fmt: tools ## format with gofumpt
 
 .PHONY: verify
 verify: ## every go.mod is tidy, and go vet finds nothing
-	for m in . e2e e2e/kubelets/*/ hack/image; do echo "go mod tidy changes nothing: $$m"; (cd "$$m" && go mod tidy -diff); done
+	for m in . e2e e2e/kubelets/*/ hack/image hack/lab; do echo "go mod tidy changes nothing: $$m"; (cd "$$m" && go mod tidy -diff); done
 	echo "go vet"
 	go vet ./...
 

@@ -28,6 +28,7 @@ var foreign = []binary{
 	{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", ".", ""},
 	{"etcd", "go.etcd.io/etcd/server/v3", ".", ""},
 	{"kubectl", "k8s.io/kubernetes/cmd/kubectl", ".", ""},
+	{"kubelet", "k8s.io/kubernetes/cmd/kubelet", ".", ""},
 }
 
 // productTags are those of the Makefile's build: without gRPC's trace pages and
@@ -41,6 +42,8 @@ var own = []binary{
 	{"simnode", "./cmd/simnode", ".", ""},
 	{"demo", "./cmd/demo", ".", ""},
 	{"storm", "./cmd/storm", ".", ""},
+	{"vm", "./cmd/vm", ".", ""},
+	{"vmguest", "./cmd/vmguest", ".", ""},
 	plugin,
 	{"numalane-extender", "./cmd/extender", "..", productTags},
 }

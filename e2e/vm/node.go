@@ -1,0 +1,265 @@
+package vm
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/numalane/numalane/e2e/cluster"
+	"github.com/numalane/numalane/hack/lab/disk"
+	"github.com/numalane/numalane/hack/lab/guest"
+	"github.com/numalane/numalane/hack/lab/machine"
+)
+
+//go:embed files
+var files embed.FS
+
+// apiService is the API server's service address, which is in its certificate.
+// The guest reaches it as any node does, by a rule that a kube-proxy would make.
+const apiService = "10.0.0.1"
+
+const nodeName = "vm"
+
+// Options are what a run needs.
+type Options struct {
+	Bin    string // folder of what cmd/build makes
+	Images string // folder of the images' archives
+	Deploy string // folder of the manifests
+	Cache  string // the lab's
+	Share  string // becomes /lab in the guest; keeps logs and captures
+	Out    io.Writer
+}
+
+// setting is the cluster and its one node.
+type setting struct {
+	o       Options
+	c       *cluster.Cluster
+	machine *machine.Machine
+	started time.Time
+}
+
+func (s *setting) say(format string, args ...any) {
+	fmt.Fprintf(s.o.Out, "            %4.0f s  %s\n", time.Since(s.started).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// start brings all up, to a node that is ready and the plugin's pod on it.
+func (s *setting) start(ctx context.Context) error {
+	d, err := disk.Ensure(ctx, s.o.Cache, s.say)
+	if err != nil {
+		return err
+	}
+	large := filepath.Join(s.o.Share, "large")
+	if err := s.linkLarge(large); err != nil {
+		return err
+	}
+	agent := filepath.Join(s.o.Bin, "vmguest")
+	if s.machine, err = machine.New(ctx, machine.Config{Disk: d, Share: s.o.Share, Files: large, Agent: agent, Console: filepath.Join(s.o.Share, "console.log"), Progress: s.say}); err != nil {
+		return err
+	}
+	s.say("the machine boots, and the control plane starts")
+	booted := make(chan error, 1)
+	go func() { booted <- s.machine.Boot(ctx) }()
+	err = s.startControlPlane(ctx)
+	if err := errors.Join(err, <-booted); err != nil {
+		return err
+	}
+	if err := s.writeFiles(); err != nil {
+		return err
+	}
+	s.say("setting up the node: containerd, images, kubelet")
+	steps, err := s.guest(ctx, "sh", "/lab/node/setup.sh")
+	if err != nil {
+		return err
+	}
+	s.say("set up, by the guest's uptime: %s", strings.ReplaceAll(strings.TrimSpace(steps), "\n", ", "))
+	if err := s.nodeReady(ctx); err != nil {
+		return err
+	}
+	s.say("the node is ready")
+	return s.deploy(ctx)
+}
+
+func (s *setting) startControlPlane(ctx context.Context) (err error) {
+	if s.c, err = cluster.Start(ctx, cluster.Options{Bin: s.o.Bin, Authorization: "RBAC", Progress: s.say}); err != nil {
+		return err
+	}
+	_, extender, err := s.c.StartExtender(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := s.c.StartScheduler(ctx, "numalane-scheduler", filepath.Join(s.o.Deploy, "scheduler-config.yaml"), extender); err != nil {
+		return err
+	}
+	_, err = s.c.StartScheduler(ctx, "default-scheduler", "", "")
+	return err
+}
+
+// writeFiles puts what the guest needs into the shared folder.
+func (s *setting) writeFiles() error {
+	to := filepath.Join(s.o.Share, "node")
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	from, err := fs.Sub(files, "files")
+	if err != nil {
+		return err
+	}
+	if err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(from, name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, name), b, 0o644)
+	}); err != nil {
+		return err
+	}
+	port := s.c.Config.Host[strings.LastIndex(s.c.Config.Host, ":")+1:]
+	nat := fmt.Sprintf("flush ruleset\ntable ip services {\n\tchain output {\n\t\ttype nat hook output priority -100\n\t\tip daddr %s tcp dport 443 dnat to 10.0.2.2:%s\n\t}\n}\n", apiService, port)
+	if err := os.WriteFile(filepath.Join(to, "nftables.conf"), []byte(nat), 0o644); err != nil {
+		return err
+	}
+	k := clientcmdapi.NewConfig()
+	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: "https://" + apiService, CertificateAuthority: s.c.Config.CAFile}
+	k.AuthInfos["e2e"] = &clientcmdapi.AuthInfo{Token: s.c.Config.BearerToken}
+	k.Contexts["e2e"] = &clientcmdapi.Context{Cluster: "e2e", AuthInfo: "e2e"}
+	k.CurrentContext = "e2e"
+	if err := clientcmdapi.FlattenConfig(k); err != nil {
+		return fmt.Errorf("kubeconfig of the kubelet: %w", err)
+	}
+	return clientcmd.WriteToFile(*k, filepath.Join(to, "kubeconfig"))
+}
+
+// linkLarge makes the folder of what the second disk has.
+func (s *setting) linkLarge(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, file := range []string{
+		filepath.Join(s.o.Bin, "kubelet"), filepath.Join(s.o.Bin, "vmguest"), filepath.Join(s.o.Bin, "numalane-plugin"),
+		filepath.Join(s.o.Images, "numalane-plugin.tar"), filepath.Join(s.o.Images, "vmguest.tar"),
+	} {
+		if err := os.Link(file, filepath.Join(dir, filepath.Base(file))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// soon is how long what the plugin does at once may take: a second. Emulated
+// CPUs are slower by more than a factor of ten, and the check prints what it took.
+func (s *setting) soon() time.Duration {
+	if s.machine.Emulated() {
+		return 10 * time.Second
+	}
+	return time.Second
+}
+
+func (s *setting) nodeReady(ctx context.Context) error {
+	return cluster.Wait(ctx, 2*time.Minute, "the node to be ready", func(ctx context.Context) error {
+		node, err := s.node(ctx)
+		if err != nil {
+			return err
+		}
+		for _, cond := range node.Status.Conditions {
+			if cond.Type == corev1.NodeReady && cond.Status != corev1.ConditionTrue {
+				return fmt.Errorf("the node is not ready: %s", cond.Message)
+			}
+		}
+		if len(node.Spec.Taints) > 0 || len(node.Status.Conditions) == 0 {
+			return fmt.Errorf("the node has taints %v", node.Spec.Taints)
+		}
+		return nil
+	})
+}
+
+// deploy applies the manifests of the plugin as they are, with pools of this
+// machine, and waits until its pod is ready.
+func (s *setting) deploy(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"apply", "-f", filepath.Join(s.o.Deploy, "namespace.yaml")},
+		{"apply", "-k", filepath.Join(s.o.Deploy, "plugin-rbac")},
+		{"-n", "numalane", "create", "configmap", "numalane-plugin", "--from-file=config.json=" + filepath.Join(s.o.Share, "node", "pools.yaml")},
+		{"apply", "-f", filepath.Join(s.o.Deploy, "daemonset.yaml")},
+	} {
+		if err := s.c.Kubectl(ctx, args...); err != nil {
+			return err
+		}
+	}
+	if err := s.pluginReady(ctx, ""); err != nil {
+		return err
+	}
+	s.say("the plugin's pod is ready")
+	return nil
+}
+
+// pluginReady waits until a plugin's container other than the given one is ready.
+func (s *setting) pluginReady(ctx context.Context, notContainer string) error {
+	return cluster.Wait(ctx, 2*time.Minute, "the plugin's pod to be ready", func(ctx context.Context) error {
+		list, err := s.c.Client.CoreV1().Pods("numalane").List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, p := range list.Items {
+			for _, c := range p.Status.ContainerStatuses {
+				if c.Ready && c.ContainerID != notContainer {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("%d pods, none ready", len(list.Items))
+	})
+}
+
+func (s *setting) node(ctx context.Context) (*corev1.Node, error) {
+	return s.c.Client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+}
+
+// guest runs a program in the guest.
+func (s *setting) guest(ctx context.Context, args ...string) (string, error) {
+	return s.machine.Guest().Output(ctx, args...)
+}
+
+// sh runs shell commands in the guest.
+func (s *setting) sh(ctx context.Context, script string) (string, error) {
+	var out strings.Builder
+	err := s.machine.Guest().Run(ctx, guest.Command{Args: []string{"sh", "-euc", script}}, &out, io.Discard)
+	return strings.TrimSpace(out.String()), err
+}
+
+// end brings logs out and ends everything.
+func (s *setting) end(ctx context.Context) error {
+	var all error
+	if s.machine != nil {
+		if s.machine.Guest().URL != "" {
+			_, err := s.sh(ctx, "journalctl --no-pager -o short-precise >/lab/journal.log; cp -r /var/log/pods /lab/ 2>/dev/null || :")
+			all = errors.Join(all, err)
+		}
+		all = errors.Join(all, s.machine.Close())
+	}
+	if s.c != nil {
+		for _, p := range s.c.Processes() {
+			b, err := os.ReadFile(p.Log)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(s.o.Share, p.Name+".log"), b, 0o644)
+			}
+			all = errors.Join(all, err)
+		}
+		all = errors.Join(all, s.c.Stop())
+	}
+	return all
+}

@@ -1,0 +1,3 @@
+module github.com/numalane/numalane/hack/lab
+
+go 1.26.0
