@@ -18,8 +18,8 @@ require (
 	github.com/google/cadvisor/lib v0.60.5
 	github.com/google/go-cmp v0.7.0
 	github.com/numalane/numalane v0.0.0
-	github.com/numalane/numalane/hack/lab v0.0.0
 	github.com/numalane/numalane/e2e/kubelets/wire v0.0.0
+	github.com/numalane/numalane/hack/lab v0.0.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/prometheus/common v0.72.0
 	github.com/spf13/cobra v1.10.2
