@@ -168,11 +168,12 @@ bench: ## run the benchmarks BENCH (all) of PKG (./...)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 
 .PHONY: lint
-lint: tools ## golangci-lint on the product, e2e/ and the newest kubelet
+lint: tools ## golangci-lint on the product, e2e/, hack/ and the newest kubelet
 	echo "golangci-lint: the product"
 	$(TOOLS)/golangci-lint run ./...
 	echo "golangci-lint: e2e/"
 	$(E2E) ../$(TOOLS)/golangci-lint run ./...
+	for m in hack/image hack/lab; do echo "golangci-lint: $$m/"; (cd $$m && ../../$(TOOLS)/golangci-lint run ./...); done
 	echo "golangci-lint: e2e/kubelets/, with the newest kubelet"
 	$(E2E) cd kubelets/wire && ../../../$(TOOLS)/golangci-lint run ./...
 	$(E2E) cd $(KUBELET) && ../../../$(TOOLS)/golangci-lint run ./... && go vet github.com/numalane/numalane/e2e/kubelets/managers/...

@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-func build(name, out string, binaries []string) error {
+func build(name, out string, binaries []string) (err error) {
 	if name == "" || out == "" || len(binaries) == 0 {
 		return errors.New("want -name, -out and at least one ARCH=BINARY")
 	}
@@ -61,7 +61,7 @@ func build(name, out string, binaries []string) error {
 	if err != nil {
 		return fmt.Errorf("make a folder for the layout: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	to, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		return fmt.Errorf("write the layout: %w", err)
