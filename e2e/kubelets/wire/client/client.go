@@ -102,9 +102,13 @@ func (k *Kubelet) Kill() {
 	k.ended = true
 	// Its end of the pipe closes with Wait: a program that sees the last of its
 	// commands ends in peace.
-	k.cmd.Process.Kill()
+	k.kill()
 	k.cmd.Wait()
 }
+
+// kill ends the process and those that it has started, which would keep Wait
+// waiting for the end of stderr: it leads a group of its own.
+func (k *Kubelet) kill() { syscall.Kill(-k.cmd.Process.Pid, syscall.SIGKILL) }
 
 func (k *Kubelet) exchange(c wire.Command) (wire.Answer, error) {
 	var answer wire.Answer
@@ -112,7 +116,7 @@ func (k *Kubelet) exchange(c wire.Command) (wire.Answer, error) {
 	if err != nil {
 		return answer, fmt.Errorf("encode command: %w", err)
 	}
-	watchdog := time.AfterFunc(commandTimeout, func() { k.cmd.Process.Kill() })
+	watchdog := time.AfterFunc(commandTimeout, k.kill)
 	defer watchdog.Stop()
 	if _, err := k.in.Write(append(line, '\n')); err != nil {
 		return answer, fmt.Errorf("write command: %w", err)
