@@ -76,6 +76,11 @@ func Load(path, defaultPrefix string, log *slog.Logger, reg prometheus.Registere
 	return f, c, nil
 }
 
+// dataLink is what a ConfigMap's files are links through. A new version is
+// another target of it (volume/util AtomicWriter), and the file itself sees
+// nothing of that.
+const dataLink = "..data"
+
 const (
 	success = "success"
 	failure = "failure"
@@ -104,8 +109,6 @@ func (f *File) Run(ctx context.Context, updates chan<- *config.Config) error {
 		defer w.Close()
 		events, lost = w.Events, w.Errors
 	}
-	// A ConfigMap's files are links through ..data, and a new version is a new
-	// ..data (volume/util AtomicWriter): the file itself sees nothing of it.
 	dir := filepath.Dir(f.path)
 	watch := func() {
 		if w == nil {
@@ -124,12 +127,14 @@ func (f *File) Run(ctx context.Context, updates chan<- *config.Config) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, ok := <-events:
+		case e, ok := <-events:
 			if !ok {
 				events = nil
 				continue
 			}
-			settled.Reset(settle)
+			if name := filepath.Base(e.Name); name == filepath.Base(f.path) || name == dataLink {
+				settled.Reset(settle)
+			}
 			continue
 		case _, ok := <-lost:
 			if !ok {
@@ -154,6 +159,9 @@ func (f *File) Run(ctx context.Context, updates chan<- *config.Config) error {
 // look is the configuration that the file has, nil when it has no other one
 // than before, or none that can be used.
 func (f *File) look() *config.Config {
+	if data, err := os.ReadFile(f.path); err == nil && f.problem == "" && bytes.Equal(data, f.seen) {
+		return nil // most looks by far
+	}
 	data, c, err := f.read()
 	problem := ""
 	if err != nil {
