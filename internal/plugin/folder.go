@@ -29,6 +29,9 @@ const (
 	maxSocketPath = 107
 	// pollInterval is how late a change is seen that inotify does not tell.
 	pollInterval = time.Second
+	// calmInterval is the same where inotify tells of what happens, and the poll is
+	// for what that may have lost.
+	calmInterval = 5 * time.Second
 	// missingInterval is how often a folder is looked for that is not there:
 	// each pod admitted before the pools are registered fails for good.
 	missingInterval = 100 * time.Millisecond
@@ -104,10 +107,14 @@ func (f *folder) watch(ctx context.Context) {
 		defer w.Close()
 		events, errs = w.Events, w.Errors
 	}
-	tick := time.NewTicker(pollInterval)
+	interval := pollInterval
+	if w != nil {
+		interval = calmInterval
+	}
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	look := func() {
-		tick.Reset(pollInterval)
+		tick.Reset(interval)
 		// Adding again is without effect, and attaches to a folder made anew.
 		if w != nil && errors.Is(w.Add(f.path), fs.ErrNotExist) {
 			tick.Reset(missingInterval)
