@@ -15,7 +15,7 @@ import (
 
 // resync is for what no event told: a folder that came later or was replaced,
 // and a full inotify queue. It costs one reading.
-const resync = 30 * time.Second
+const resync = time.Minute
 
 // Changed gives a channel that has a token after each change of what Read
 // reads, any number of changes being one token while none is taken. Each call

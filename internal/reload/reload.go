@@ -28,7 +28,7 @@ const (
 	settle = 100 * time.Millisecond
 	// resync is for what no event tells: a file system that sends none, a
 	// folder that was replaced, a node that is out of inotify instances.
-	resync = 10 * time.Second
+	resync = 30 * time.Second
 )
 
 // File is a configuration file. One goroutine uses it.
