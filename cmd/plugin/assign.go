@@ -114,8 +114,15 @@ func (f *flow) look() {
 }
 
 // compare holds what containers were given against what it would be now. Where
-// the first cannot be told, the last answer stands.
+// the first cannot be told, the last answer stands. Only VFIO groups can differ,
+// and nothing is read for pools without.
 func (f *flow) compare() {
+	if !slices.ContainsFunc(f.pools, func(p config.AssignedPool) bool {
+		return slices.ContainsFunc(p.Devices, func(d config.AssignedDevice) bool { return d.Driver == "vfio-pci" })
+	}) {
+		f.outdated = nil
+		return
+	}
 	given, err := f.given()
 	if err != nil {
 		if err.Error() != f.unread {
