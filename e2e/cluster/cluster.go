@@ -155,13 +155,20 @@ func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
 	c.apiServer = p
 	c.Config = &rest.Config{
 		Host: fmt.Sprintf("https://127.0.0.1:%d", port), BearerToken: c.token,
-		TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(Dir, "pki", "apiserver.crt")},
-		QPS:             500, Burst: 1000,
+		QPS: 500, Burst: 1000,
 	}
 	if err := p.serves(ctx, 60*time.Second, func(ctx context.Context) error {
+		// By its bytes: client-go keeps transports by the name of the file and
+		// looks into it again every 5 minutes (transport/ca_rotation.go), and the
+		// cluster before this one had a file of the same name.
+		ca, err := os.ReadFile(filepath.Join(Dir, "pki", "apiserver.crt"))
+		if err != nil {
+			return err // not there yet
+		}
+		c.Config.CAData = ca
 		client, err := rest.HTTPClientFor(c.Config)
 		if err != nil {
-			return err // the certificate is not there yet
+			return err // not whole yet
 		}
 		defer client.CloseIdleConnections()
 		return get(ctx, client, c.Config.Host+"/readyz")
@@ -177,14 +184,10 @@ func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
 // WriteKubeconfig writes how to reach the API with a bearer token.
 func (c *Cluster) WriteKubeconfig(path, token string) error {
 	k := clientcmdapi.NewConfig()
-	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: c.Config.Host, CertificateAuthority: c.Config.CAFile}
+	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: c.Config.Host, CertificateAuthorityData: c.Config.CAData}
 	k.AuthInfos["e2e"] = &clientcmdapi.AuthInfo{Token: token}
 	k.Contexts["e2e"] = &clientcmdapi.Context{Cluster: "e2e", AuthInfo: "e2e"}
 	k.CurrentContext = "e2e"
-	// Readers outside the box see its files under another path.
-	if err := clientcmdapi.FlattenConfig(k); err != nil {
-		return fmt.Errorf("kubeconfig: %w", err)
-	}
 	return clientcmd.WriteToFile(*k, path)
 }
 

@@ -134,13 +134,10 @@ func (s *setting) writeFiles() error {
 		return err
 	}
 	k := clientcmdapi.NewConfig()
-	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: "https://" + apiService, CertificateAuthority: s.c.Config.CAFile}
+	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: "https://" + apiService, CertificateAuthorityData: s.c.Config.CAData}
 	k.AuthInfos["e2e"] = &clientcmdapi.AuthInfo{Token: s.c.Config.BearerToken}
 	k.Contexts["e2e"] = &clientcmdapi.Context{Cluster: "e2e", AuthInfo: "e2e"}
 	k.CurrentContext = "e2e"
-	if err := clientcmdapi.FlattenConfig(k); err != nil {
-		return fmt.Errorf("kubeconfig of the kubelet: %w", err)
-	}
 	return clientcmd.WriteToFile(*k, filepath.Join(to, "kubeconfig"))
 }
 
