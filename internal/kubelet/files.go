@@ -14,22 +14,22 @@ import (
 // readFiles reads the three state files into s. What is wrong with them goes
 // into s.Inexact in words that stay the same while the fault does, and into
 // the result with its cause.
-func readFiles(o *Options, s *Snapshot) []error {
+func readFiles(o *Options, last *states, s *Snapshot) []error {
 	r := stateFiles{s: s}
 	s.Lost.CPU = r.read(filepath.Join(o.Dir, cpuStateFile), s.Config.CPUManagerPolicy == topology.CPUManagerStatic,
 		func(b []byte) (unknown []string, err error) {
-			s.CPU, err = ParseCPUState(b)
+			s.CPU, err = last.cpu.of(b, ParseCPUState)
 			return s.CPU.Unknown, err
 		})
 	s.Lost.Memory = r.read(filepath.Join(o.Dir, memoryStateFile), s.Config.MemoryManagerPolicy == topology.MemoryManagerStatic,
 		func(b []byte) (unknown []string, err error) {
-			s.Memory, err = ParseMemoryState(b)
+			s.Memory, err = last.memory.of(b, ParseMemoryState)
 			return s.Memory.Unknown, err
 		})
 	// The kubelet writes this one when the first plugin registers a device.
 	s.Lost.Devices = r.read(filepath.Join(o.DevicePluginDir, checkpointName), len(s.Allocatable.Devices) > 0,
 		func(b []byte) (unknown []string, err error) {
-			s.Devices, err = ParseDeviceState(b)
+			s.Devices, err = last.devices.of(b, ParseDeviceState)
 			return s.Devices.Unknown, err
 		})
 	return r.faults

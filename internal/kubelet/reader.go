@@ -25,6 +25,7 @@ type Reader struct {
 	podResources PodResources
 	conn         *grpc.ClientConn // nil when Options.PodResources was given
 	changes      changes
+	states       states
 
 	mu          sync.Mutex // one reading at a time
 	settings    settings
@@ -112,7 +113,7 @@ func (r *Reader) HeldDevices() (map[string][]string, error) {
 	if b == nil || err != nil {
 		return nil, err
 	}
-	s, err := ParseDeviceState(b)
+	s, err := r.states.devices.of(b, ParseDeviceState)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +167,7 @@ func (r *Reader) read(ctx context.Context, in *Input) (topology.NodeState, error
 	if s.Allocatable, err = r.allocatable.get(ctx, r.podResources, &config); err != nil {
 		return topology.NodeState{}, err
 	}
-	faults := readFiles(&r.o, s)
+	faults := readFiles(&r.o, &r.states, s)
 	if r.allocatable.outdatedBy(s) {
 		if s.Allocatable, err = r.allocatable.get(ctx, r.podResources, &config); err != nil {
 			return topology.NodeState{}, err
