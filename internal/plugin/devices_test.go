@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -155,6 +156,62 @@ func TestVanishedWhileHeld(t *testing.T) {
 	n.waitList(resource, "0000:3b:02.0 Healthy [0]", "0000:3b:02.2 Healthy [0]", "0000:3b:02.7 Unhealthy")
 	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.7", 1))}
 	n.waitList(resource, "0000:3b:02.7 Healthy [1]")
+}
+
+// TestSameHoldersAreNoNews: the kubelet's files are looked at also when nothing
+// has changed.
+func TestSameHoldersAreNoNews(t *testing.T) {
+	var looks, told, live atomic.Int32
+	var servers atomic.Pointer[plugin.Servers]
+	var held atomic.Pointer[map[string][]string]
+	held.Store(&map[string][]string{resource: {"0000:3b:02.0"}})
+	n := newNode(t, 37, func(o *plugin.Options) {
+		o.Held = func() (map[string][]string, error) {
+			looks.Add(1)
+			return *held.Load(), nil
+		}
+		o.OnStatus = func() {
+			told.Add(1)
+			if s := servers.Load(); s != nil && slices.ContainsFunc(s.Status(), func(p plugin.PoolStatus) bool { return p.Phase == plugin.Live }) {
+				live.Add(1)
+			}
+		}
+	})
+	servers.Store(n.Servers)
+	n.start()
+	n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 0))}
+	n.waitLive(1)
+	eventually(t, "the servers to tell that they are live", func() error {
+		if live.Load() == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	// A look is over when the next one has begun.
+	look := func() {
+		t.Helper()
+		for range 2 {
+			before := looks.Load()
+			n.HeldChanged()
+			eventually(t, "another look", func() error {
+				if looks.Load() == before {
+					return errors.New("none yet")
+				}
+				return nil
+			})
+		}
+	}
+	look()
+	before := told.Load()
+	look()
+	if now := told.Load(); now != before {
+		t.Errorf("told of another status %d times, and nothing was other", now-before)
+	}
+	held.Store(&map[string][]string{resource: {"0000:3b:02.1"}})
+	look()
+	if now := told.Load(); now != before+1 {
+		t.Errorf("told of another status %d times, want once", now-before)
+	}
 }
 
 // A device that moves to another pool while a pod holds it is in both, healthy

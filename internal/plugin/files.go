@@ -25,12 +25,16 @@ type files struct {
 	specs       *cdi.Folder     // nil: the kubelet tells the runtime of device nodes
 	annotations bool            // and so it is told of CDI devices by annotation, too
 	log         *slog.Logger
-	recheck     func() // has keep called, soon
-	told        string // the last thing logged
+	settled     *time.Timer // has keep called when the newest file is old enough to go
+	told        string      // the last thing logged
 }
 
+// settle is after how long a file that nobody holds may go.
+const settle = devinfo.Settle + time.Second
+
 func newFiles(o Options, recheck func()) *files {
-	f := &files{annotations: o.CDIAnnotations, log: o.Logger, recheck: recheck}
+	// The first time for what the plugin before this one has just written.
+	f := &files{annotations: o.CDIAnnotations, log: o.Logger, settled: time.AfterFunc(settle, recheck)}
 	if o.DeviceInfoDir != "" {
 		f.infos = devinfo.New(o.DeviceInfoDir)
 	}
@@ -95,8 +99,9 @@ func (f *files) write(s *snapshot, grants []grant) error {
 	if err := f.infos.Write(s.resource, infos); err != nil {
 		return status.Errorf(codes.Unavailable, "devices of pool %s: %v", s.resource, err)
 	}
-	// For the pod that does not come to hold them after all.
-	time.AfterFunc(devinfo.Settle+time.Second, f.recheck)
+	// For the pod that does not come to hold them after all: of a burst, once
+	// after the last.
+	f.settled.Reset(settle)
 	return nil
 }
 

@@ -166,7 +166,8 @@ func (f *fleet) configure(pools []Pool) {
 		m.configured = true
 		m.desired = p
 	}
-	f.refresh()
+	f.look()
+	f.rebuild()
 	for _, m := range added {
 		f.start(m.server)
 	}
@@ -187,25 +188,52 @@ func (f *fleet) newServer(resource string) *server {
 	return srv
 }
 
-// refresh makes every snapshot anew.
+// refresh makes every snapshot anew where pods hold others than before. Most
+// looks find that they do not; files may be due all the same.
 func (f *fleet) refresh() {
+	if f.look() {
+		f.rebuild()
+		return
+	}
+	current := make([]*snapshot, 0, len(f.byResource))
+	for _, m := range f.byResource {
+		current = append(current, m.pool.value())
+	}
+	f.keep(current)
+}
+
+// look asks what pods hold, and tells whether that is news. Where it cannot be
+// told, the last answer stands.
+func (f *fleet) look() bool {
 	held, err := f.opts.Held()
 	if err != nil {
 		f.opts.Logger.Warn("cannot tell which devices pods hold", "err", err)
-	} else {
-		f.held = holdings{true, held}
+		return false
 	}
-	h := holdersOf(f.held.byResource)
-	next := make(map[string]*snapshot, len(f.byResource))
+	before := f.held
+	f.held = holdings{true, held}
+	return !before.known || !maps.EqualFunc(before.byResource, held, slices.Equal)
+}
+
+func (f *fleet) keep(all []*snapshot) {
 	standby := map[string]bool{}
 	for resource, m := range f.byResource {
-		next[resource] = snapshotOf(m.desired, m.configured, h, m.pool.value())
 		if m.rivals.live.value() {
 			standby[resource] = true
 		}
 	}
+	f.files.keep(all, f.held, standby)
+}
+
+// rebuild makes every snapshot anew.
+func (f *fleet) rebuild() {
+	h := holdersOf(f.held.byResource)
+	next := make(map[string]*snapshot, len(f.byResource))
+	for resource, m := range f.byResource {
+		next[resource] = snapshotOf(m.desired, m.configured, h, m.pool.value())
+	}
 	// First the files: the kubelet may allocate a device once it hears of it.
-	f.files.keep(slices.Collect(maps.Values(next)), f.held, standby)
+	f.keep(slices.Collect(maps.Values(next)))
 	var shown []*server
 	for resource, m := range f.byResource {
 		prev, next := m.pool.value(), next[resource]
