@@ -10,7 +10,7 @@ import (
 	"github.com/numalane/numalane/pkg/topology"
 )
 
-// snapshot is a node at one moment. It is never changed.
+// snapshot is a node at one moment. It is never changed; it only remembers.
 type snapshot struct {
 	reason allocator.Reason // why there is no traffic; Admitted when there is
 
@@ -21,6 +21,7 @@ type snapshot struct {
 	moves   []allocator.Move   // pods that count, the oldest first
 	traffic *allocator.Traffic
 	settled *allocator.Node // as it will be when all have come, in that order
+	memo    memo
 
 	acknowledged, unacknowledged, promised int
 	waiting                                time.Time // since when the node owes an acknowledgement; zero: it does not
@@ -88,7 +89,7 @@ func (s *snapshot) admit(r *allocator.Request) allocator.Verdict {
 	if s.traffic == nil {
 		return allocator.Verdict{Reason: s.reason, Container: -1}
 	}
-	return s.traffic.Admit(r)
+	return s.memo.of(r.Shape(), func() allocator.Verdict { return s.traffic.Admit(r) })
 }
 
 func (s *snapshot) score(r *allocator.Request, most int64) int64 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unique"
 
 	v1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
@@ -19,8 +20,15 @@ type Request struct {
 	plain, managed ask
 	// What the general predicates count, with and without what DRA serves.
 	totals, unclaimed []amount
-	shape             string // the same for two pods that ask for the same
+	shape             Shape
 }
+
+// Shape is the same for two pods that ask for the same, to which every node says
+// the same. It is cheap to compare.
+type Shape struct{ text unique.Handle[string] }
+
+// Shape is the pod's.
+func (r *Request) Shape() Shape { return r.shape }
 
 // ask is what the resource managers make of a pod.
 type ask struct {
@@ -93,7 +101,7 @@ func NewRequest(pod *v1.Pod) *Request {
 		r.managed.checkShared()
 	}
 	r.totals, r.unclaimed = podTotals(pod)
-	r.shape = r.plain.shape() + r.managed.shape()
+	r.shape = Shape{unique.Make(fmt.Sprint(r.plain.shape(), r.managed.shape(), r.totals, r.unclaimed))}
 	return r
 }
 
