@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"hash/maphash"
 	"sync/atomic"
 
 	"github.com/numalane/numalane/pkg/allocator"
@@ -17,11 +16,9 @@ type answer struct {
 	verdict allocator.Verdict
 }
 
-var places = maphash.MakeSeed()
-
 // of is what the snapshot answers to a shape, found out where that is not known.
 func (m *memo) of(s allocator.Shape, find func() allocator.Verdict) allocator.Verdict {
-	at := &m[maphash.Comparable(places, s)%uint64(len(m))]
+	at := &m[s.Sum()%uint32(len(m))]
 	if a := at.Load(); a != nil && a.shape == s {
 		return a.verdict
 	}

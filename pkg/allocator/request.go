@@ -3,6 +3,7 @@ package allocator
 import (
 	"cmp"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"strings"
 	"unique"
@@ -25,7 +26,17 @@ type Request struct {
 
 // Shape is the same for two pods that ask for the same, to which every node says
 // the same. It is cheap to compare.
-type Shape struct{ text unique.Handle[string] }
+type Shape struct {
+	text unique.Handle[string]
+	sum  uint32
+}
+
+func newShape(text string) Shape {
+	return Shape{unique.Make(text), crc32.ChecksumIEEE([]byte(text))}
+}
+
+// Sum is a hash.
+func (s Shape) Sum() uint32 { return s.sum }
 
 // Shape is the pod's.
 func (r *Request) Shape() Shape { return r.shape }
@@ -101,7 +112,7 @@ func NewRequest(pod *v1.Pod) *Request {
 		r.managed.checkShared()
 	}
 	r.totals, r.unclaimed = podTotals(pod)
-	r.shape = Shape{unique.Make(fmt.Sprint(r.plain.shape(), r.managed.shape(), r.totals, r.unclaimed))}
+	r.shape = newShape(fmt.Sprint(r.plain.shape(), r.managed.shape(), r.totals, r.unclaimed))
 	return r
 }
 
