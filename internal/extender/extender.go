@@ -17,8 +17,9 @@ import (
 // Cluster is what is known of the nodes. The pod of a question is named, so
 // that what was promised to it before does not stand in its own way.
 type Cluster interface {
-	// Admit foretells what the node's kubelet would say to the pod.
-	Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict
+	// Admit foretells what the nodes' kubelets would say to the pod: say is told
+	// of each.
+	Admit(nodes []string, pod types.UID, r *allocator.Request, say func(node string, v allocator.Verdict))
 	// Score says how well the pod would sit on the node, from 0 to most.
 	Score(node string, pod types.UID, r *allocator.Request, most int64) int64
 	// Bind binds the pod if the node would still admit it.
@@ -65,8 +66,8 @@ func New(o Options) (*Extender, error) {
 		return nil, err
 	}
 	e := &Extender{cluster: o.Cluster, evictions: o.Evictions, lead: o.Lead, ready: o.Ready, log: o.Log, metrics: m, mux: http.NewServeMux()}
-	e.mux.Handle("/filter", verb(e, "filter", e.filter, func(err error) (*extenderv1.ExtenderFilterResult, error) {
-		return &extenderv1.ExtenderFilterResult{Error: err.Error()}, nil
+	e.mux.Handle("/filter", verb(e, "filter", e.filter, func(err error) (*filtered, error) {
+		return &filtered{fault: err.Error()}, nil
 	}))
 	e.mux.Handle("/prioritize", verb(e, "prioritize", e.prioritize, func(err error) (extenderv1.HostPriorityList, error) {
 		return nil, unavailable(err)

@@ -34,8 +34,10 @@ type script struct {
 	bind    func(*v1.Binding) error
 }
 
-func (s script) Admit(node string, _ types.UID, _ *allocator.Request) allocator.Verdict {
-	return allocator.Verdict{Reason: s.reasons[node], Container: -1}
+func (s script) Admit(nodes []string, _ types.UID, _ *allocator.Request, say func(string, allocator.Verdict)) {
+	for _, node := range nodes {
+		say(node, allocator.Verdict{Reason: s.reasons[node], Container: -1})
+	}
 }
 
 func (s script) Score(node string, _ types.UID, _ *allocator.Request, most int64) int64 {
@@ -148,7 +150,7 @@ func TestFilter(t *testing.T) {
 			"a pod that asks for nothing exclusive passes everywhere",
 			extenderv1.ExtenderArgs{Pod: ordinary(), NodeNames: names("split", "bare")},
 			isReady,
-			extenderv1.ExtenderFilterResult{NodeNames: names("split", "bare")},
+			extenderv1.ExtenderFilterResult{NodeNames: names("split", "bare"), FailedNodes: extenderv1.FailedNodesMap{}, FailedAndUnresolvableNodes: extenderv1.FailedNodesMap{}},
 		},
 		{
 			"Nodes instead of names",

@@ -21,8 +21,10 @@ type real struct {
 	node *allocator.Node
 }
 
-func (r real) Admit(_ string, _ types.UID, q *allocator.Request) allocator.Verdict {
-	return r.node.Admit(q)
+func (r real) Admit(nodes []string, _ types.UID, q *allocator.Request, say func(string, allocator.Verdict)) {
+	for _, node := range nodes {
+		say(node, r.node.Admit(q))
+	}
 }
 
 func (r real) Score(_ string, _ types.UID, q *allocator.Request, most int64) int64 {

@@ -36,48 +36,38 @@ func newQuestion(args *extenderv1.ExtenderArgs) (*question, error) {
 // filter tells for every node whether its kubelet would admit the pod. Each
 // node that would not has one reason: kube-scheduler takes a node without one
 // for beyond help and says nothing about it.
-func (e *Extender) filter(_ context.Context, args *extenderv1.ExtenderArgs) (*extenderv1.ExtenderFilterResult, error) {
+func (e *Extender) filter(_ context.Context, args *extenderv1.ExtenderArgs) (*filtered, error) {
 	start := time.Now()
 	q, err := newQuestion(args)
 	if err != nil {
-		return &extenderv1.ExtenderFilterResult{Error: err.Error()}, nil
+		return &filtered{fault: err.Error()}, nil
 	}
 	if !q.request.Exclusive() {
-		return &extenderv1.ExtenderFilterResult{NodeNames: &q.nodes}, nil
+		return &filtered{pass: q.nodes}, nil
 	}
-	pass := make([]string, 0, len(q.nodes)) // never nil: kube-scheduler takes nil for no answer
-	out := &extenderv1.ExtenderFilterResult{
-		FailedNodes:                extenderv1.FailedNodesMap{},
-		FailedAndUnresolvableNodes: extenderv1.FailedNodesMap{},
-	}
-	var refused tally
+	out := &filtered{pass: make([]string, 0, len(q.nodes))}
+	var counts tally
 	passing := allocator.Admitted
-	for _, node := range q.nodes {
-		v := e.cluster.Admit(node, q.pod.UID, q.request)
-		switch {
-		case v.OK():
-			pass = append(pass, node)
-			continue
-		case v.Reason.Unresolvable():
-			out.FailedAndUnresolvableNodes[node] = v.Reason.String()
-		default:
-			out.FailedNodes[node] = v.Reason.String()
+	e.cluster.Admit(q.nodes, q.pod.UID, q.request, func(node string, v allocator.Verdict) {
+		if v.OK() {
+			out.pass = append(out.pass, node)
+			return
 		}
-		refused.add(v.Reason)
+		out.refused = append(out.refused, refusal{node, v.Reason})
+		counts.add(v.Reason)
 		if v.Reason.Passes() {
 			passing = v.Reason
 		}
-	}
-	out.NodeNames = &pass
-	e.metrics.filtered(&refused)
-	if len(pass) == 0 && passing != allocator.Admitted {
+	})
+	e.metrics.filtered(&counts)
+	if len(out.pass) == 0 && passing != allocator.Admitted {
 		// kube-scheduler tries a pod without a node again when something in the
 		// cluster changes. What it sees of that it may see before we do, and there
 		// need not be a second change; after an error it tries again by itself,
 		// within seconds (schedule_one.go, handleSchedulingFailure).
-		out = &extenderv1.ExtenderFilterResult{Error: "no node admits the pod now, and of some it cannot be told yet: " + passing.String()}
+		out = &filtered{fault: "no node admits the pod now, and of some it cannot be told yet: " + passing.String()}
 	}
-	e.log.Debug("filter", "pod", q.pod.Namespace+"/"+q.pod.Name, "nodes", len(q.nodes), "pass", len(pass), "took", time.Since(start))
+	e.log.Debug("filter", "pod", q.pod.Namespace+"/"+q.pod.Name, "nodes", len(q.nodes), "pass", len(out.pass), "took", time.Since(start))
 	return out, nil
 }
 

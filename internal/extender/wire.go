@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	extenderv1 "k8s.io/kube-scheduler/extender/v1"
 )
 
 // maxBody bounds what one call may send: some 150,000 node names, or a pod of
@@ -55,10 +57,24 @@ func read(w http.ResponseWriter, r *http.Request, in any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(body, in); err != nil {
+	if err := decode(body, in); err != nil {
 		return faultf(http.StatusBadRequest, "decode the call: %w", err)
 	}
 	return nil
+}
+
+func decode(body []byte, in any) error {
+	if args, ok := in.(*extenderv1.ExtenderArgs); ok {
+		return decodeArgs(body, args)
+	}
+	return json.Unmarshal(body, in)
+}
+
+func encode(out any) ([]byte, error) {
+	if f, ok := out.(*filtered); ok {
+		return f.encode()
+	}
+	return json.Marshal(out)
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -88,7 +104,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // more than 2 kB goes out in chunks, and as kube-scheduler does not read to
 // the last one, its connection cannot be used again.
 func write(w http.ResponseWriter, out any) int {
-	body, err := json.Marshal(out)
+	body, err := encode(out)
 	if err != nil {
 		return writeFault(w, fmt.Errorf("encode the answer: %w", err))
 	}

@@ -34,7 +34,7 @@ func (l *Ledger) Bind(ctx context.Context, b *v1.Binding) error {
 		l.metrics.bindings.WithLabelValues(bindFailed).Inc()
 		return err
 	}
-	if other := l.elsewhere(b.Target.Name, b.UID); other != "" {
+	if other := elsewhere(l.promisedTo(b.UID), b.Target.Name); other != "" {
 		l.metrics.bindings.WithLabelValues(bindRefused).Inc()
 		return fmt.Errorf("pod %s/%s may have been bound to node %s: that is found out first", b.Namespace, b.Name, other)
 	}
@@ -106,7 +106,7 @@ func (l *Ledger) promise(name string, c *claim) (v allocator.Verdict, first bool
 	defer l.write.Unlock()
 	n, uid := l.at(name), c.pod.UID
 	if c.request.Exclusive() {
-		v = l.Admit(name, uid, c.request)
+		l.Admit([]string{name}, uid, c.request, func(_ string, said allocator.Verdict) { v = said })
 	}
 	if v.OK() && n.short(c) != "" {
 		v = allocator.Verdict{Reason: allocator.OutOfTotals, Container: -1}

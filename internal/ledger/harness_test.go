@@ -216,10 +216,15 @@ func (c *cluster) bind(p *v1.Pod, node string) error {
 	return err
 }
 
+func (c *cluster) admit(node string, p *v1.Pod) (v allocator.Verdict) {
+	c.Admit([]string{node}, p.UID, allocator.NewRequest(p), func(_ string, said allocator.Verdict) { v = said })
+	return v
+}
+
 // want asks for a pod that nobody knows.
 func (c *cluster) want(node string, p *v1.Pod, want allocator.Reason) {
 	c.t.Helper()
-	if got := c.Admit(node, p.UID, allocator.NewRequest(p)).Reason; got != want {
+	if got := c.admit(node, p).Reason; got != want {
 		c.t.Errorf("%s of %s CPUs and %s VFs on %s: %s, want %s", p.Name, p.Spec.Containers[0].Resources.Requests.Cpu(), vfCount(p), node, got.Code(), want.Code())
 	}
 }

@@ -144,16 +144,24 @@ func (l *Ledger) Run(ctx context.Context) error {
 // the start. Before that no answer means anything.
 func (l *Ledger) HasSynced() bool { return l.synced.Load() }
 
-// Admit foretells what the node's kubelet will say to the pod, were it bound
-// now. What is already promised to this very pod does not stand in its way.
+// Admit foretells what the nodes' kubelets will say to the pod, were it bound to
+// them now: say is told of each. What is already promised to this very pod does
+// not stand in its way.
 //
 // A pod that may be bound to another node already, the outcome of that being
 // unknown, is refused by all others until it is known.
-func (l *Ledger) Admit(node string, pod types.UID, r *allocator.Request) allocator.Verdict {
-	if l.elsewhere(node, pod) != "" {
-		return allocator.Verdict{Reason: allocator.InFlux, Container: -1}
+func (l *Ledger) Admit(nodes []string, pod types.UID, r *allocator.Request, say func(node string, v allocator.Verdict)) {
+	promised, it := l.promisedTo(pod), crowdOf(pod)
+	for i, s := range l.snapshots(nodes) {
+		if elsewhere(promised, nodes[i]) != "" {
+			say(nodes[i], allocator.Verdict{Reason: allocator.InFlux, Container: -1})
+			continue
+		}
+		if s.crowd&it != 0 {
+			s = s.without(pod)
+		}
+		say(nodes[i], l.verdict(s, r))
 	}
-	return l.verdict(l.snapshot(node).without(pod), r)
 }
 
 // AdmitWithout foretells the same for when the pods that are leaving have gone.
@@ -165,8 +173,6 @@ func (l *Ledger) AdmitWithout(node string, pod types.UID, r *allocator.Request, 
 func (l *Ledger) verdict(s *snapshot, r *allocator.Request) allocator.Verdict {
 	v := s.admit(r)
 	switch {
-	case v.OK() && s.state.Topology.Away:
-		return allocator.Verdict{Reason: allocator.KubeletAway, Container: -1}
 	case l.policy.admits(v.Reason):
 		return allocator.Verdict{Reason: allocator.Admitted, Container: -1}
 	case v.OK() && l.policy.RefuseStale && s.isStale():
@@ -193,13 +199,21 @@ func (l *Ledger) tick() uint64 {
 }
 
 func (l *Ledger) snapshot(name string) *snapshot {
+	return l.snapshots([]string{name})[0]
+}
+
+func (l *Ledger) snapshots(names []string) []*snapshot {
+	all := make([]*snapshot, len(names))
 	l.read.RLock()
-	n := l.nodes[name]
-	l.read.RUnlock()
-	if n == nil {
-		return &absent
+	defer l.read.RUnlock()
+	for i, name := range names {
+		if n := l.nodes[name]; n != nil {
+			all[i] = n.now.Load()
+		} else {
+			all[i] = &absent
+		}
 	}
-	return n.now.Load()
+	return all
 }
 
 // at is the node of this name, made when it is new. The caller holds write.
@@ -351,12 +365,17 @@ func (l *Ledger) setPromised(pod types.UID, nodes []string) {
 	}
 }
 
-// elsewhere is a node other than this one that the pod is promised to; empty:
-// there is none.
-func (l *Ledger) elsewhere(node string, pod types.UID) string {
+// promisedTo are the nodes that a pod is promised to.
+func (l *Ledger) promisedTo(pod types.UID) []string {
 	l.read.RLock()
 	defer l.read.RUnlock()
-	for _, other := range l.promised[pod] {
+	return l.promised[pod]
+}
+
+// elsewhere is another of the nodes that a pod is promised to than this one;
+// empty: there is none.
+func elsewhere(promised []string, node string) string {
+	for _, other := range promised {
 		if other != node {
 			return other
 		}

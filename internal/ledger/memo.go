@@ -16,13 +16,14 @@ type answer struct {
 	verdict allocator.Verdict
 }
 
-// of is what the snapshot answers to a shape, found out where that is not known.
-func (m *memo) of(s allocator.Shape, find func() allocator.Verdict) allocator.Verdict {
-	at := &m[s.Sum()%uint32(len(m))]
-	if a := at.Load(); a != nil && a.shape == s {
-		return a.verdict
+// of is what the snapshot answered to a shape; nil: that is not known.
+func (m *memo) of(s allocator.Shape) *allocator.Verdict {
+	if a := m.place(s).Load(); a != nil && a.shape == s {
+		return &a.verdict
 	}
-	v := find()
-	at.Store(&answer{s, v})
-	return v
+	return nil
 }
+
+func (m *memo) note(s allocator.Shape, v allocator.Verdict) { m.place(s).Store(&answer{s, v}) }
+
+func (m *memo) place(s allocator.Shape) *atomic.Pointer[answer] { return &m[s.Sum()%uint32(len(m))] }

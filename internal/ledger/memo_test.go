@@ -32,9 +32,8 @@ func TestAnswersOfManyShapes(t *testing.T) {
 			for range 400 {
 				cpus, vf := 1+rng.IntN(9), rng.Int64N(7)
 				p := pod(fmt.Sprintf("p-%d", rng.Int()), fmt.Sprint(cpus), vf)
-				r := allocator.NewRequest(p)
-				want := truth.Admit(r)
-				if got := c.Admit("n1", p.UID, r); got != want {
+				want := truth.Admit(allocator.NewRequest(p))
+				if got := c.admit("n1", p); got != want {
 					t.Fatalf("%d CPUs and %d VFs: %+v, want %+v", cpus, vf, got, want)
 				}
 				if want.OK() {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"hash/crc32"
 	"slices"
 	"time"
 
@@ -12,19 +13,21 @@ import (
 
 // snapshot is a node at one moment. It is never changed; it only remembers.
 type snapshot struct {
-	reason allocator.Reason // why there is no traffic; Admitted when there is
+	// What a question looks at first, side by side: it is of thousands of nodes.
+	reason  allocator.Reason // why there is no traffic; Admitted when there is
+	traffic *allocator.Traffic
+	crowd   crowd // of uids
+	memo    memo
+	waiting time.Time // since when the node owes an acknowledgement; zero: it does not
 
 	text    published
 	state   topology.NodeState // without what pods hold
 	uids    []types.UID        // of moves
 	index   map[types.UID]int  // the inverse
 	moves   []allocator.Move   // pods that count, the oldest first
-	traffic *allocator.Traffic
-	settled *allocator.Node // as it will be when all have come, in that order
-	memo    memo
+	settled *allocator.Node    // as it will be when all have come, in that order
 
 	acknowledged, unacknowledged, promised int
-	waiting                                time.Time // since when the node owes an acknowledgement; zero: it does not
 	lost                                   time.Time // when it last lost a pod that it had not acknowledged
 }
 
@@ -44,6 +47,7 @@ func (s *snapshot) compile() error {
 	s.index = make(map[types.UID]int, len(s.uids))
 	for i, uid := range s.uids {
 		s.index[uid] = i
+		s.crowd |= crowdOf(uid)
 	}
 	t, err := allocator.CompileTraffic(&s.state, s.moves)
 	if err != nil {
@@ -58,6 +62,12 @@ func (s *snapshot) compile() error {
 	}
 	return nil
 }
+
+// crowd has a bit for each of some pods, and tells of most others at a glance
+// that they are not among them.
+type crowd uint64
+
+func crowdOf(pod types.UID) crowd { return 1 << (crc32.ChecksumIEEE([]byte(pod)) % 64) }
 
 func (s *snapshot) has(pod types.UID) bool {
 	_, has := s.index[pod]
@@ -89,7 +99,15 @@ func (s *snapshot) admit(r *allocator.Request) allocator.Verdict {
 	if s.traffic == nil {
 		return allocator.Verdict{Reason: s.reason, Container: -1}
 	}
-	return s.memo.of(r.Shape(), func() allocator.Verdict { return s.traffic.Admit(r) })
+	if v := s.memo.of(r.Shape()); v != nil {
+		return *v
+	}
+	v := s.traffic.Admit(r)
+	if v.OK() && s.state.Topology.Away {
+		v = allocator.Verdict{Reason: allocator.KubeletAway, Container: -1}
+	}
+	s.memo.note(r.Shape(), v)
+	return v
 }
 
 func (s *snapshot) score(r *allocator.Request, most int64) int64 {
