@@ -38,7 +38,7 @@ func cutNames(body []byte) (rest []byte, names []string, ok bool) {
 	}
 	// One string for all of them.
 	list, closed := strings.CutSuffix(strings.TrimRight(string(body[at+len(key):]), " \t\r\n"), "]}")
-	if !closed {
+	if !closed || strings.IndexByte(list, '\\') >= 0 || !isPrintable(list) {
 		return nil, nil, false
 	}
 	names = make([]string, 0, strings.Count(list, ",")+1)
@@ -48,7 +48,7 @@ func cutNames(body []byte) (rest []byte, names []string, ok bool) {
 		}
 		name := list[1:]
 		end := strings.IndexByte(name, '"')
-		if end < 0 || !isPlain(name[:end]) {
+		if end < 0 {
 			return nil, nil, false
 		}
 		names = append(names, name[:end])
@@ -68,6 +68,16 @@ func cutNames(body []byte) (rest []byte, names []string, ok bool) {
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// isPrintable tells that a string is of ASCII without control characters.
+func isPrintable(s string) bool {
+	for i := range len(s) {
+		if s[i]-' ' > '~'-' ' {
 			return false
 		}
 	}
@@ -114,6 +124,8 @@ func (f *filtered) encode() ([]byte, error) {
 
 // appendRefused writes the members of one of the two objects.
 func (f *filtered) appendRefused(b []byte, unresolvable bool) []byte {
+	var reason allocator.Reason
+	var text []byte // of the reason, which mostly is that of the node before
 	first := true
 	for i := range f.refused {
 		r := &f.refused[i]
@@ -123,9 +135,11 @@ func (f *filtered) appendRefused(b []byte, unresolvable bool) []byte {
 		if !first {
 			b = append(b, ',')
 		}
+		if first || r.reason != reason {
+			reason, text = r.reason, appendString(text[:0], r.reason.String())
+		}
 		first = false
-		b = appendString(b, r.node)
-		b = appendString(append(b, ':'), r.reason.String())
+		b = append(append(appendString(b, r.node), ':'), text...)
 	}
 	return b
 }
