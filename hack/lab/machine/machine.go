@@ -105,6 +105,9 @@ func (m *Machine) furnish(ctx context.Context) error {
 	return nil
 }
 
+// up is the file that the guest makes when its agent has been started.
+func (m *Machine) up() string { return filepath.Join(m.config.Share, "up") }
+
 func (m *Machine) files() string { return filepath.Join(m.dir, "files.img") }
 
 // Emulated tells whether the machine's CPUs are emulated: all is slower then,
@@ -145,6 +148,9 @@ func (m *Machine) Boot(ctx context.Context) error {
 
 // Start starts the machine and waits for nothing.
 func (m *Machine) Start() error {
+	if err := os.RemoveAll(m.up()); err != nil {
+		return err
+	}
 	port, err := freePort()
 	if err != nil {
 		return err
@@ -189,12 +195,16 @@ func (m *Machine) answers(ctx context.Context) error {
 		if time.Since(grown) > silent {
 			return fmt.Errorf("the boot hangs: its console has been silent for %s", silent)
 		}
-		// QEMU accepts what it forwards before the guest listens.
-		try, cancel := context.WithTimeout(ctx, 20*time.Second)
-		_, err := m.client.Output(try, "true")
-		cancel()
+		// QEMU accepts what it forwards before the guest listens, and then tries
+		// again after some seconds only: the agent's start is told by a file.
+		_, err := os.Stat(m.up())
 		if err == nil {
-			return nil
+			try, cancel := context.WithTimeout(ctx, 20*time.Second)
+			_, err = m.client.Output(try, "true")
+			cancel()
+			if err == nil {
+				return nil
+			}
 		}
 		select {
 		case <-m.ended:
