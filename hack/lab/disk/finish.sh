@@ -11,7 +11,7 @@ cd "lib/modules/$version/kernel"
 mkdir ../kept
 for keep in fs/ext4 fs/jbd2 fs/mbcache.ko.xz fs/overlayfs fs/9p fs/netfs fs/autofs fs/fuse net lib crypto \
 	drivers/block/virtio_blk.ko.xz drivers/net/virtio_net.ko.xz drivers/net/net_failover.ko.xz drivers/net/veth.ko.xz drivers/net/dummy.ko.xz drivers/net/tun.ko.xz \
-	drivers/net/ethernet/intel drivers/virtio drivers/char/hw_random drivers/vfio drivers/iommu virt drivers/dca drivers/i2c drivers/ptp drivers/pps; do
+	drivers/net/ethernet/intel drivers/virtio drivers/char/hw_random drivers/vfio drivers/iommu virt drivers/dca drivers/i2c/algos drivers/ptp drivers/pps; do
 	[ -e "$keep" ] || continue
 	mkdir -p "$(dirname "../kept/$keep")"
 	mv "$keep" "../kept/$keep"

@@ -25,7 +25,7 @@ var (
 
 // early are files that must be there before packages are configured.
 var early = map[string]string{
-	"etc/dpkg/dpkg.cfg.d/lab":                                    "path-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\n",
+	"etc/dpkg/dpkg.cfg.d/lab":                                    "path-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/misc/pci.ids*\n",
 	"etc/systemd/system-preset/00-lab.preset":                    "enable lab.service\nenable lab-share.service\nenable lab-console.service\ndisable *\n",
 	"etc/machine-id":                                             "6e756d616c616e656c61620000000001\n", // without one each boot would be the first
 	"etc/hostname":                                               "vm\n",
