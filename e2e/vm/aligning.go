@@ -11,49 +11,48 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/numalane/numalane/e2e/cluster"
+	"github.com/numalane/numalane/pkg/topology"
 )
 
 // aligning: pods get all of one NUMA node, or wait. Of four CPUs the first is
 // the system's: NUMA node 0 has one to give and NUMA node 1 has two. Of the PFs
-// only that of NUMA node 0 has VFs at first.
+// only that of NUMA node 0 has VFs at first: with pod a there is no NUMA node any
+// more that has both.
 //
-// The pods stay: a and b hold the CPUs of a NUMA node each; n and m have a VF
-// each and no CPU of their own, and go in later acts; v has one bound to vfio-pci.
+// The pods stay: a and b have a CPU of a NUMA node each; n and m have a VF each
+// and no CPU of their own, and go in later acts; v has one bound to vfio-pci.
 func (s *setting) aligning() act {
 	var from mark
+	one := want{cpus: 1, net: 1, scheduler: ours}
 	return act{
-		{{"plain kube-scheduler has a pod refused that no NUMA node can take", func(ctx context.Context) (string, error) {
-			if err := s.create(ctx, "plain", want{cpus: 2, net: 1, scheduler: plain}); err != nil {
-				return "", err
-			}
-			var reason string
-			err := cluster.Wait(ctx, time.Minute, "the kubelet to refuse the pod", func(ctx context.Context) error {
-				p, err := s.pod(ctx, "plain")
-				if err != nil {
-					return err
+		{
+			{"a guaranteed pod gets CPU, memory and a VF of one NUMA node, by its own cgroup and environment", func(ctx context.Context) (string, error) {
+				if err := s.create(ctx, "a", one); err != nil {
+					return "", err
 				}
-				if reason = p.Status.Reason; p.Status.Phase != corev1.PodFailed || reason != "TopologyAffinityError" {
-					return fmt.Errorf("it is %s %s", p.Status.Phase, reason)
+				return s.alignedRunning(ctx, "a", 0, netVF)
+			}},
+			{"plain kube-scheduler has a pod refused that no NUMA node can take", func(ctx context.Context) (string, error) {
+				if err := s.admitted(ctx, "a"); err != nil {
+					return "", err
 				}
-				return nil
-			})
-			if err != nil {
-				return "", err
-			}
-			return reason, s.remove(ctx, "plain")
-		}}},
-		{{"with our extender the same pod waits, and its event says why", func(ctx context.Context) (string, error) {
-			if err := s.create(ctx, "b", want{cpus: 2, net: 1, scheduler: ours}); err != nil {
-				return "", err
-			}
-			return s.waits(ctx, "b")
-		}}},
+				return s.refused(ctx)
+			}},
+			{"with our extender the same pod waits, and its event says why", func(ctx context.Context) (string, error) {
+				if err := s.admitted(ctx, "a"); err != nil {
+					return "", err
+				}
+				if err := s.create(ctx, "b", one); err != nil {
+					return "", err
+				}
+				return s.waits(ctx, "b")
+			}},
+		},
 		{{"VFs that come on the other NUMA node place it", func(ctx context.Context) (string, error) {
 			if err := s.setVFs(ctx, pfs[1], "5 3,4"); err != nil {
 				return "", err
 			}
 			start := time.Now()
-			from = s.seen.now()
 			err := cluster.Wait(ctx, time.Minute, "the pod to have a node", func(ctx context.Context) error {
 				p, err := s.pod(ctx, "b")
 				if err == nil && p.Spec.NodeName == "" {
@@ -61,19 +60,22 @@ func (s *setting) aligning() act {
 				}
 				return err
 			})
-			return fmt.Sprintf("after %.1f s", time.Since(start).Seconds()), err
+			if err != nil {
+				return "", err
+			}
+			found := fmt.Sprintf("%.1f s after they were made", time.Since(start).Seconds())
+			_, err = s.told(ctx, netVF, map[int][2]int{0: {4, 4}, 1: {3, 3}})
+			from = s.seen.now()
+			return found, err
 		}}},
 		{
-			{"it has CPUs, memory and a VF of that NUMA node, by its own cgroup and environment", func(ctx context.Context) (string, error) {
+			{"it has CPU, memory and a VF of that NUMA node", func(ctx context.Context) (string, error) {
 				return s.alignedRunning(ctx, "b", 1, netVF)
 			}},
-			{"a guaranteed pod gets CPU, memory and a VF of the NUMA node that is left", func(ctx context.Context) (string, error) {
-				if err := s.create(ctx, "a", want{cpus: 1, net: 1, scheduler: ours}); err != nil {
+			{"VFs bound to vfio-pci are a pool of their own, and a pod has its /dev/vfio/GROUP, which opens", func(ctx context.Context) (string, error) {
+				if _, err := s.told(ctx, dpdkVF, map[int][2]int{1: {2, 2}}); err != nil {
 					return "", err
 				}
-				return s.alignedRunning(ctx, "a", 0, netVF)
-			}},
-			{"VFs bound to vfio-pci are a pool of their own, and a pod has its /dev/vfio/GROUP, which opens", func(ctx context.Context) (string, error) {
 				if err := s.create(ctx, "v", want{dpdk: 1, scheduler: ours}); err != nil {
 					return "", err
 				}
@@ -125,6 +127,39 @@ func (s *setting) aligning() act {
 	}
 }
 
+// admitted waits until the kubelet has given a pod what it asks for.
+func (s *setting) admitted(ctx context.Context, name string) error {
+	return cluster.Wait(ctx, time.Minute, "the annotation of pod "+name, func(ctx context.Context) error {
+		p, err := s.pod(ctx, name)
+		if err == nil && p.Annotations[topology.AllocationAnnotation] == "" {
+			err = fmt.Errorf("it has none, and is %s %s", p.Status.Phase, p.Status.Reason)
+		}
+		return err
+	})
+}
+
+// refused has the kubelet refuse a pod that kube-scheduler alone has placed.
+func (s *setting) refused(ctx context.Context) (string, error) {
+	if err := s.create(ctx, "plain", want{cpus: 1, net: 1, scheduler: plain}); err != nil {
+		return "", err
+	}
+	var reason string
+	err := cluster.Wait(ctx, time.Minute, "the kubelet to refuse the pod", func(ctx context.Context) error {
+		p, err := s.pod(ctx, "plain")
+		if err != nil {
+			return err
+		}
+		if reason = p.Status.Reason; p.Status.Phase != corev1.PodFailed || reason != "TopologyAffinityError" {
+			return fmt.Errorf("it is %s %s", p.Status.Phase, reason)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return reason, s.remove(ctx, "plain")
+}
+
 // waits waits until a pod's event says why it waits, and looks whether it does.
 func (s *setting) waits(ctx context.Context, name string) (string, error) {
 	var message string
@@ -134,7 +169,7 @@ func (s *setting) waits(ctx context.Context, name string) (string, error) {
 			return err
 		}
 		for _, e := range events.Items {
-			if message = e.Message; strings.Contains(message, "could not align the pod") {
+			if message = e.Message; strings.Contains(message, "not enough free CPUs, memory and devices together on their NUMA nodes") {
 				return nil
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/numalane/numalane/e2e/cluster"
@@ -148,7 +149,7 @@ func (s *setting) capture(name string) func(context.Context) (string, error) {
 		if err := os.MkdirAll(root, 0o755); err != nil {
 			return "", err
 		}
-		machine, err := s.sh(ctx, fmt.Sprintf("numalane-plugin inspect --capture /lab/captures/%s.tar.gz & numalane-plugin inspect -o json; wait $!", name))
+		machine, err := s.sh(ctx, fmt.Sprintf("numalane-plugin inspect --capture /lab/captures/%s.tar.gz >/dev/null & numalane-plugin inspect -o json; wait $!", name))
 		if err != nil {
 			return "", err
 		}
@@ -165,8 +166,8 @@ func (s *setting) capture(name string) func(context.Context) (string, error) {
 		if err := json.Unmarshal(captured, &i); err != nil {
 			return "", err
 		}
-		if machine != strings.TrimSpace(string(captured)) {
-			return "", fmt.Errorf("the machine reads as\n%s\nthe capture as\n%s", machine, captured)
+		if diff := cmp.Diff(machine, strings.TrimSpace(string(captured))); diff != "" {
+			return "", fmt.Errorf("the machine (-) reads otherwise than the capture (+)\n%s", diff)
 		}
 		return fmt.Sprintf("%d devices", len(i.Host.Devices)), os.RemoveAll(root)
 	}

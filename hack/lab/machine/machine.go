@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/numalane/numalane/hack/lab/child"
@@ -29,7 +30,10 @@ const (
 	bootMost = 4 * time.Minute
 	// silent is how long the console of a boot says nothing only if it hangs.
 	silent = 75 * time.Second
-	boots  = 4
+	// lostTimer is what the kernel says, after 21 s, when a virtual CPU has lost
+	// the interrupt of its timer and never wakes again.
+	lostTimer = "rcu_preempt kthread timer wakeup didn't happen"
+	boots     = 4
 )
 
 // Config is what differs from one machine to another.
@@ -110,10 +114,6 @@ func (m *Machine) up() string { return filepath.Join(m.config.Share, "up") }
 
 func (m *Machine) files() string { return filepath.Join(m.dir, "files.img") }
 
-// Emulated tells whether the machine's CPUs are emulated: all is slower then,
-// by a factor of fifty and more.
-func (m *Machine) Emulated() bool { return m.accel == emulation }
-
 // Guest runs programs in the machine.
 func (m *Machine) Guest() *guest.Client { return m.client }
 
@@ -186,11 +186,14 @@ func (m *Machine) Start() error {
 func (m *Machine) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bootMost)
 	defer cancel()
-	var size int64
+	size := 0
 	grown := time.Now()
 	for {
-		if info, err := os.Stat(m.config.Console); err == nil && info.Size() != size {
-			size, grown = info.Size(), time.Now()
+		if b, err := os.ReadFile(m.config.Console); err == nil && len(b) != size {
+			size, grown = len(b), time.Now()
+			if strings.Contains(string(b), lostTimer) {
+				return errors.New("the boot hangs: a virtual CPU has lost its timer")
+			}
 		}
 		if time.Since(grown) > silent {
 			return fmt.Errorf("the boot hangs: its console has been silent for %s", silent)
