@@ -77,11 +77,10 @@ func (s *setting) start(ctx context.Context) error {
 		}
 		booted <- err
 	}()
-	err = s.startControlPlane(ctx)
-	if err := errors.Join(err, <-booted); err != nil {
-		return err
+	if err = s.startControlPlane(ctx); err == nil {
+		err = errors.Join(s.writeFiles(), s.prepare(ctx))
 	}
-	if err := s.writeFiles(); err != nil {
+	if err := errors.Join(err, <-booted); err != nil {
 		return err
 	}
 	s.say("setting up the node: containerd, images, kubelet")
@@ -214,18 +213,24 @@ func (s *setting) nodeReady(ctx context.Context) error {
 	})
 }
 
-// deploy applies the manifests of the plugin as they are, with pools of this
-// machine, and waits until its pod is ready.
-func (s *setting) deploy(ctx context.Context) error {
+// prepare applies the manifests of the plugin as they are, and pools of this
+// machine; deploy then has its pod made, and waits until it is ready.
+func (s *setting) prepare(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"apply", "-f", filepath.Join(s.o.Deploy, "namespace.yaml")},
 		{"apply", "-k", filepath.Join(s.o.Deploy, "plugin-rbac")},
 		{"-n", "numalane", "create", "configmap", "numalane-plugin", "--from-file=config.json=" + filepath.Join(s.o.Share, "node", "pools.yaml")},
-		{"apply", "-f", filepath.Join(s.o.Deploy, "daemonset.yaml")},
 	} {
 		if err := s.c.Kubectl(ctx, args...); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (s *setting) deploy(ctx context.Context) error {
+	if err := s.c.Kubectl(ctx, "apply", "-f", filepath.Join(s.o.Deploy, "daemonset.yaml")); err != nil {
+		return err
 	}
 	if err := s.pluginReady(ctx, ""); err != nil {
 		return err

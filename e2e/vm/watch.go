@@ -199,9 +199,10 @@ func (o *observer) alwaysHealthy(from mark, r corev1.ResourceName, total int) (s
 	return fmt.Sprintf("the plugin said it %d times, the kubelet %d times, the annotation %d times", len(told), len(kubelet), len(node)), nil
 }
 
-// since tells how long before an event the last other one was, what of that the
-// plugin took, and fails if all was longer than it may be. What was meant to pass
-// in between does not count.
+// since tells how long before an event the last other one was, when the plugin
+// knew (what comes after is gRPC, and for the first devices of a pool its
+// registration), and fails if all was longer than it may be. What was meant to
+// pass in between does not count.
 func (s *setting) since(from mark, meant time.Duration, e view.Event, r corev1.ResourceName, what string, cause func(view.Event) bool) (string, error) {
 	began, ok := s.seen.last(from, e.Time, cause)
 	if !ok {
@@ -212,7 +213,7 @@ func (s *setting) since(from mark, meant time.Duration, e view.Event, r corev1.R
 	found := fmt.Sprintf("%d ms after %s", took.Milliseconds(), what)
 	told, ok := s.seen.last(from, e.Time, func(e view.Event) bool { return e.Told != nil && e.Told.Resource == string(r) })
 	if ok {
-		found += fmt.Sprintf(", told by the plugin after %d ms", told.Time.Sub(due).Milliseconds())
+		found += fmt.Sprintf(", known to the plugin after %d ms", told.Time.Sub(due).Milliseconds())
 	}
 	if took > s.soon() {
 		return "", fmt.Errorf("%s, longer than %.1f s", found, s.soon().Seconds())

@@ -156,10 +156,8 @@ func (m *Machine) Start() error {
 		return err
 	}
 	m.client.URL = fmt.Sprintf("http://127.0.0.1:%d", port)
-	// The guest runs behind whoever works at this machine, and behind the
-	// control plane that it talks to.
 	// It ends with Kill or its parent, not with the context of one boot.
-	m.qemu = exec.CommandContext(context.Background(), "nice", append([]string{"-n", "10", debian.QEMU}, m.args(m.config.Disk, m.accel, m.overlay, port)...)...)
+	m.qemu = exec.CommandContext(context.Background(), debian.QEMU, m.args(m.config.Disk, m.accel, m.overlay, port)...)
 	log, err := os.Create(filepath.Join(m.dir, "qemu.log"))
 	if err != nil {
 		return err
