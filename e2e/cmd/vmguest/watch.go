@@ -66,9 +66,9 @@ func devices(ctx context.Context, conn *grpc.ClientConn) (view.Devices, error) {
 
 // watch prints what happens: the kernel's messages about interfaces and PCI
 // devices, what the plugin tells the kubelet, and each change of the kubelet's
-// allocatable devices. These have no event: they are looked at often for some
-// seconds after each sign of a change, and seldom else, for a look takes the
-// CPUs from those that are watched.
+// allocatable devices. These have no event: they are looked at often for a while
+// after each sign of a change, and seldom else, for a look takes the CPUs from
+// those that are watched.
 func watch(ctx context.Context, out io.Writer) error {
 	links := make(chan netlink.LinkUpdate, 256)
 	if err := netlink.LinkSubscribe(links, ctx.Done()); err != nil {
@@ -99,15 +99,16 @@ func watch(ctx context.Context, out io.Writer) error {
 	}
 	var last view.Event
 	var sign time.Time
-	const often, seldom, lively = 50 * time.Millisecond, 500 * time.Millisecond, 5 * time.Second
-	next := time.NewTimer(0)
+	const often, seldom, lively = 100 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second
+	var looked time.Time
+	tick := time.NewTicker(often)
+	defer tick.Stop()
 	for {
 		select {
 		case e := <-events:
-			if time.Since(sign) >= lively {
-				next.Reset(0)
+			if e.Uevent != "" {
+				sign = time.Now()
 			}
-			sign = time.Now()
 			if err := enc.Encode(e); err != nil {
 				return err
 			}
@@ -116,7 +117,7 @@ func watch(ctx context.Context, out io.Writer) error {
 			return err
 		case <-ctx.Done():
 			return nil
-		case <-next.C:
+		case <-tick.C:
 		}
 		for _, t := range told {
 			sign = time.Now()
@@ -124,6 +125,13 @@ func watch(ctx context.Context, out io.Writer) error {
 				return err
 			}
 		}
+		if told, err = log.read(); err != nil {
+			return err
+		}
+		if time.Since(sign) > lively && time.Since(looked) < seldom {
+			continue
+		}
+		looked = time.Now()
 		d, err := devices(ctx, conn)
 		e := view.Event{Devices: d, Gone: err != nil}
 		if !reflect.DeepEqual(e, last) {
@@ -133,14 +141,6 @@ func watch(ctx context.Context, out io.Writer) error {
 				return err
 			}
 		}
-		if told, err = log.read(); err != nil {
-			return err
-		}
-		wait := seldom
-		if time.Since(sign) < lively {
-			wait = often
-		}
-		next.Reset(wait)
 	}
 }
 

@@ -148,8 +148,10 @@ func (m *Machine) Boot(ctx context.Context) error {
 
 // Start starts the machine and waits for nothing.
 func (m *Machine) Start() error {
-	if err := os.RemoveAll(m.up()); err != nil {
-		return err
+	for _, ofLast := range []string{m.up(), m.config.Console} {
+		if err := os.RemoveAll(ofLast); err != nil {
+			return err
+		}
 	}
 	port, err := freePort()
 	if err != nil {
