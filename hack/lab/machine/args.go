@@ -11,13 +11,14 @@ import (
 // console: silence there is how a boot that hangs is known.
 //
 // QEMU's virtual CPUs read one counter, and the kernel would not believe it of
-// two sockets: with the HPET instead each look at the clock goes to QEMU. A timer
-// that fires once may be lost under emulation, and its CPU sleeps for ever; one
-// that ticks goes on. Where the kernel lies decides which NUMA node has less
-// memory, and the kubelet's memory manager refuses to start where that is another
-// one than before the reboot.
-const kernel = "console=ttyS0 intel_iommu=on iommu=pt systemd.show_status=1 tsc=reliable nohz=off highres=off nokaslr " +
-	"mitigations=off lsm=yama audit=0 nowatchdog random.trust_cpu=on init_on_alloc=0"
+// two sockets: with the HPET instead each look at the clock goes to QEMU. Where
+// the kernel lies decides which NUMA node has less memory, and the kubelet's memory
+// manager refuses to start where that is another one than before the reboot. In
+// one of some tens of emulated boots a CPU loses its timer in the first seconds,
+// and RCU tells so after ten more.
+const kernel = "console=ttyS0 intel_iommu=on iommu=pt systemd.show_status=1 tsc=reliable nokaslr " +
+	"mitigations=off lsm=yama audit=0 nowatchdog random.trust_cpu=on init_on_alloc=0 " +
+	"rcupdate.rcu_cpu_stall_timeout=10"
 
 // cpus are the virtual CPUs by accelerator. With more than 36 bits of physical
 // addresses the firmware puts the BARs of VFs where the emulated card does not

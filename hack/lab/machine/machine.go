@@ -30,7 +30,7 @@ const (
 	bootMost = 4 * time.Minute
 	// silent is how long the console of a boot says nothing only if it hangs.
 	silent = 75 * time.Second
-	// lostTimer is what the kernel says, after 21 s, when a virtual CPU has lost
+	// lostTimer is what the kernel says, after 10 s, when a virtual CPU has lost
 	// the interrupt of its timer and never wakes again.
 	lostTimer = "rcu_preempt kthread timer wakeup didn't happen"
 	boots     = 4
@@ -231,8 +231,9 @@ func (m *Machine) Reboot(ctx context.Context) error {
 }
 
 func (m *Machine) leave(ctx context.Context, how string) error {
-	// The connection may end with the machine.
-	_, err := m.client.Output(ctx, "systemctl", "--no-block", how)
+	// Without stopping services one by one, and after a sync: what it runs is
+	// ended all the same. The connection may end with the machine.
+	_, err := m.client.Output(ctx, "systemctl", "--force", how)
 	select {
 	case <-m.ended:
 		return nil
