@@ -59,5 +59,5 @@ func (s *setting) link(ctx context.Context, to string, carrier bool, healthy int
 	if took := seen.Time.Sub(event.Time); took < holdDown-200*time.Millisecond {
 		return "", fmt.Errorf("%d ms after the kernel's event, with a hold-down of %s", took.Milliseconds(), holdDown)
 	}
-	return s.since(from, holdDown, seen, netVF, "the kernel's event and a hold-down of "+holdDown.String(), func(e view.Event) bool { return e.Time.Equal(event.Time) })
+	return s.since(ctx, from, holdDown, seen, netVF, "the kernel's event and a hold-down of "+holdDown.String(), func(e view.Event) bool { return e.Time.Equal(event.Time) })
 }

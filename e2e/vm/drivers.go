@@ -43,7 +43,7 @@ func (s *setting) drivers() act {
 			if n := count(gone.Devices, netVF, 1); n != 3 {
 				return "", fmt.Errorf("of the other PF's three VFs the kubelet has %d", n)
 			}
-			return s.since(from, 0, gone, netVF, "the kernel removed the last", func(e view.Event) bool { return e.Uevent == "remove" })
+			return s.since(ctx, from, 0, gone, netVF, "the kernel removed the last", func(e view.Event) bool { return e.Uevent == "remove" })
 		}}},
 		{
 			{"the pod goes on, and its VF stays in the Node's annotation, unhealthy, as long as it is held", func(ctx context.Context) (string, error) {
@@ -95,7 +95,7 @@ func (s *setting) rebind(ctx context.Context, vf, driver string, from, to corev1
 	if err != nil {
 		return "", err
 	}
-	return s.since(start, 0, changed, to, "the kernel bound "+vf, func(e view.Event) bool { return e.Uevent == "bind" && e.PCI == vf })
+	return s.since(ctx, start, 0, changed, to, "the kernel bound "+vf, func(e view.Event) bool { return e.Uevent == "bind" && e.PCI == vf })
 }
 
 func has(d view.Devices, r corev1.ResourceName, id string) bool {

@@ -26,7 +26,7 @@ func (s *setting) reboot() act {
 	var vf, group, container string
 	return act{
 		{{"the guest reboots, with the API out of its reach", func(ctx context.Context) (_ string, err error) {
-			for _, name := range []string{"a", "b", "v"} {
+			for _, name := range []string{"a", "b", "c", "v"} {
 				if before[name], err = s.look(ctx, name); err != nil {
 					return "", err
 				}
@@ -51,7 +51,7 @@ func (s *setting) reboot() act {
 			return fmt.Sprintf("up again after %.0f s", time.Since(start).Seconds()), nil
 		}}},
 		{{"a plugin that is a service of the host tells of the VFs that there are now, and calls that one unhealthy of which a container was given another group", func(ctx context.Context) (string, error) {
-			if _, err := s.sh(ctx, "systemd-run --quiet --unit="+early+" numalane-plugin --config-file=/lab/node/pools.yaml --listen=127.0.0.1:8893"); err != nil {
+			if _, err := s.sh(ctx, "systemd-run --quiet --unit="+early+" numalane-plugin --use-cdi --config-file=/lab/node/pools.yaml --listen=127.0.0.1:8893"); err != nil {
 				return "", err
 			}
 			if err := s.observe(ctx); err != nil {
@@ -84,7 +84,13 @@ func (s *setting) reboot() act {
 				}
 				return strings.Join(found, ", "), nil
 			}},
-			{"and that with the VFIO group of another device does not", func(ctx context.Context) (string, error) {
+			{"one that has its device by CDI with the VFIO group of now", func(ctx context.Context) (string, error) {
+				if _, err := s.again(ctx, "c", before["c"]); err != nil {
+					return "", err
+				}
+				return s.groupsOf(ctx, "c")
+			}},
+			{"and one that would get the VFIO group of another device does not", func(ctx context.Context) (string, error) {
 				var message string
 				err := cluster.Wait(ctx, 2*time.Minute, "the kubelet to refuse it", func(ctx context.Context) error {
 					p, err := s.pod(ctx, "v")
@@ -114,11 +120,11 @@ func (s *setting) reboot() act {
 				return s.told(ctx, netVF, map[int][2]int{0: {6, 6}, 1: {3, 3}})
 			}},
 			{"pods' annotations say what they have", func(ctx context.Context) (string, error) { return "", s.same(ctx) }},
-			{"a new pod gets vfio-pci VFs by the groups that they have now", func(ctx context.Context) (string, error) {
+			{"a new pod gets that VF by the group that it has now", func(ctx context.Context) (string, error) {
 				if err := s.remove(ctx, "v"); err != nil {
 					return "", err
 				}
-				if err := s.create(ctx, "w", want{dpdk: 2, scheduler: ours}); err != nil {
+				if err := s.create(ctx, "w", want{dpdk: 1, scheduler: ours}); err != nil {
 					return "", err
 				}
 				return s.groupsOf(ctx, "w")

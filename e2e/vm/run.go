@@ -20,7 +20,7 @@ func Run(ctx context.Context, o Options) (line string, err error) {
 		return "", err
 	}
 	r := &report{out: o.Out}
-	for _, act := range []func() act{s.vfsCome, s.aligning, s.traffic, s.carrier, s.kills, s.drivers, s.reboot} {
+	for _, act := range []func() act{s.vfsCome, s.aligning, s.traffic, s.carrier, s.kills, s.drivers, s.update, s.reboot} {
 		r.run(ctx, act())
 	}
 	if r.failed > 0 || ctx.Err() != nil {

@@ -55,7 +55,7 @@ func (s *setting) vfsCome() act {
 				return "", err
 			}
 			seen = all.Devices
-			return s.since(from, 0, all, netVF, "the kernel bound the last of them", func(e view.Event) bool { return e.Uevent == "bind" })
+			return s.since(ctx, from, 0, all, netVF, "the kernel bound the last of them", func(e view.Event) bool { return e.Uevent == "bind" })
 		}}},
 		{
 			{"their NUMA nodes are those that the kernel says", func(ctx context.Context) (string, error) { return s.numaAgrees(ctx, seen) }},

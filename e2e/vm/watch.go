@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/cpuset"
 
+	"github.com/numalane/numalane/e2e/cluster"
 	"github.com/numalane/numalane/e2e/vm/view"
 	"github.com/numalane/numalane/hack/lab/guest"
 	"github.com/numalane/numalane/pkg/topology"
@@ -203,16 +204,22 @@ func (o *observer) alwaysHealthy(from mark, r corev1.ResourceName, total int) (s
 // knew (what comes after is gRPC, and for the first devices of a pool its
 // registration), and fails if all was longer than it may be. What was meant to
 // pass in between does not count.
-func (s *setting) since(from mark, meant time.Duration, e view.Event, r corev1.ResourceName, what string, cause func(view.Event) bool) (string, error) {
-	began, ok := s.seen.last(from, e.Time, cause)
-	if !ok {
-		return "", fmt.Errorf("nobody saw that %s", what)
+func (s *setting) since(ctx context.Context, from mark, meant time.Duration, e view.Event, r corev1.ResourceName, what string, cause func(view.Event) bool) (string, error) {
+	// It may have been seen a moment later than what it caused.
+	var began view.Event
+	if err := cluster.Wait(ctx, 5*time.Second, "somebody to see that "+what, func(context.Context) error {
+		var ok bool
+		if began, ok = s.seen.last(from, e.Time.Add(200*time.Millisecond), cause); !ok {
+			return errors.New("nobody has")
+		}
+		return nil
+	}); err != nil {
+		return "", err
 	}
 	due := began.Time.Add(meant)
 	took := e.Time.Sub(due)
 	found := fmt.Sprintf("%d ms after %s", took.Milliseconds(), what)
-	told, ok := s.seen.last(from, e.Time, func(e view.Event) bool { return e.Told != nil && e.Told.Resource == string(r) })
-	if ok {
+	if told, ok := s.seen.last(from, e.Time, func(e view.Event) bool { return e.Told != nil && e.Told.Resource == string(r) }); ok {
 		found += fmt.Sprintf(", known to the plugin after %d ms", told.Time.Sub(due).Milliseconds())
 	}
 	if took > s.soon() {

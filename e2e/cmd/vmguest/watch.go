@@ -133,6 +133,11 @@ func watch(ctx context.Context, out io.Writer) error {
 		}
 		looked = time.Now()
 		d, err := devices(ctx, conn)
+		for range len(events) { // what caused this comes before it
+			if err := enc.Encode(<-events); err != nil {
+				return err
+			}
+		}
 		e := view.Event{Devices: d, Gone: err != nil}
 		if !reflect.DeepEqual(e, last) {
 			last, sign = e, time.Now()

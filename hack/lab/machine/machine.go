@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -148,8 +149,11 @@ func (m *Machine) Boot(ctx context.Context) error {
 
 // Start starts the machine and waits for nothing.
 func (m *Machine) Start() error {
-	for _, ofLast := range []string{m.up(), m.config.Console} {
-		if err := os.RemoveAll(ofLast); err != nil {
+	if err := os.RemoveAll(m.up()); err != nil {
+		return err
+	}
+	if m.config.Console != "" {
+		if err := os.Rename(m.config.Console, m.config.Console+".last"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
