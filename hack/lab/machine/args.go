@@ -37,7 +37,7 @@ var cpus = map[string]string{
 func (m *Machine) args(d disk.Disk, accel, overlay string, hostPort int) []string {
 	args := []string{
 		"-nodefaults", "-display", "none", "-no-reboot",
-		"-machine", "q35,kernel-irqchip=split", "-accel", accel, "-cpu", cpus[accel],
+		"-machine", "q35,kernel-irqchip=split,hpet=off", "-accel", accel, "-cpu", cpus[accel],
 		"-m", "6G", "-smp", "4,sockets=2,cores=2,threads=1",
 		"-device", "intel-iommu,intremap=on,caching-mode=on",
 	}
