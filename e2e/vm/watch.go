@@ -205,21 +205,28 @@ func (o *observer) alwaysHealthy(from mark, r corev1.ResourceName, total int) (s
 // registration), and fails if all was longer than it may be. What was meant to
 // pass in between does not count.
 func (s *setting) since(ctx context.Context, from mark, meant time.Duration, e view.Event, r corev1.ResourceName, what string, cause func(view.Event) bool) (string, error) {
-	// It may have been seen a moment later than what it caused.
-	var began view.Event
-	if err := cluster.Wait(ctx, 5*time.Second, "somebody to see that "+what, func(context.Context) error {
-		var ok bool
-		if began, ok = s.seen.last(from, e.Time.Add(200*time.Millisecond), cause); !ok {
-			return errors.New("nobody has")
+	// The one may be seen a moment later than what it caused, the other is read
+	// from the plugin's log after.
+	const moment = 200 * time.Millisecond
+	var began, told view.Event
+	var caused, known bool
+	_ = cluster.Wait(ctx, 5*time.Second, "what came before", func(context.Context) error {
+		began, caused = s.seen.last(from, e.Time.Add(moment), cause)
+		told, known = s.seen.last(from, e.Time, func(t view.Event) bool {
+			return t.Told != nil && t.Told.Resource == string(r) && t.Time.After(began.Time.Add(-moment))
+		})
+		if !caused || !known {
+			return errors.New("not yet seen")
 		}
 		return nil
-	}); err != nil {
-		return "", err
+	})
+	if !caused {
+		return "", fmt.Errorf("nobody saw that %s", what)
 	}
 	due := began.Time.Add(meant)
 	took := e.Time.Sub(due)
 	found := fmt.Sprintf("%d ms after %s", took.Milliseconds(), what)
-	if told, ok := s.seen.last(from, e.Time, func(e view.Event) bool { return e.Told != nil && e.Told.Resource == string(r) }); ok {
+	if known {
 		found += fmt.Sprintf(", known to the plugin after %d ms", told.Time.Sub(due).Milliseconds())
 	}
 	if took > s.soon() {
