@@ -64,9 +64,12 @@ func (s *setting) aligning() act {
 				return "", err
 			}
 			found := fmt.Sprintf("%.1f s after they were made", time.Since(start).Seconds())
-			_, err = s.told(ctx, netVF, map[int][2]int{0: {4, 4}, 1: {3, 3}})
-			from = s.seen.now()
-			return found, err
+			// From when the observer has seen that all is there.
+			return found, cluster.Wait(ctx, time.Minute, "seven healthy VFs", func(context.Context) error {
+				from = s.seen.now()
+				_, err := s.seen.alwaysHealthy(from, netVF, 7)
+				return err
+			})
 		}}},
 		{
 			{"it has CPU, memory and a VF of that NUMA node", func(ctx context.Context) (string, error) {
