@@ -18,6 +18,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/numalane/numalane/e2e/cluster"
+	"github.com/numalane/numalane/e2e/vm/view"
 	"github.com/numalane/numalane/hack/lab/disk"
 	"github.com/numalane/numalane/hack/lab/guest"
 	"github.com/numalane/numalane/hack/lab/machine"
@@ -47,6 +48,8 @@ type setting struct {
 	o       Options
 	c       *cluster.Cluster
 	machine *machine.Machine
+	seen    *observer
+	slow    float64 // how many times slower the guest's CPUs are than this machine's
 	started time.Time
 }
 
@@ -65,17 +68,19 @@ func (s *setting) start(ctx context.Context) error {
 		return err
 	}
 	agent := filepath.Join(s.o.Bin, "vmguest")
-	if s.machine, err = machine.New(ctx, machine.Config{Disk: d, Share: s.o.Share, Files: large, Agent: agent, Console: filepath.Join(s.o.Share, "console.log"), Progress: s.say}); err != nil {
-		return err
-	}
 	s.say("the machine boots, and the control plane starts")
 	booted := make(chan error, 1)
-	go func() { booted <- s.machine.Boot(ctx) }()
-	err = s.startControlPlane(ctx)
-	if err := errors.Join(err, <-booted); err != nil {
-		return err
+	go func() {
+		var err error
+		if s.machine, err = machine.New(ctx, machine.Config{Disk: d, Share: s.o.Share, Files: large, Agent: agent, Console: filepath.Join(s.o.Share, "console.log"), Progress: s.say}); err == nil {
+			err = s.machine.Boot(ctx)
+		}
+		booted <- err
+	}()
+	if err = s.startControlPlane(ctx); err == nil {
+		err = errors.Join(s.writeFiles(), s.prepare(ctx))
 	}
-	if err := s.writeFiles(); err != nil {
+	if err := errors.Join(err, <-booted); err != nil {
 		return err
 	}
 	s.say("setting up the node: containerd, images, kubelet")
@@ -88,7 +93,14 @@ func (s *setting) start(ctx context.Context) error {
 		return err
 	}
 	s.say("the node is ready")
-	return s.deploy(ctx)
+	if err := s.deploy(ctx); err != nil {
+		return err
+	}
+	if err := s.compare(ctx); err != nil {
+		return err
+	}
+	s.say("the guest's CPUs are %.0f times slower than this machine's: what takes a second at most may take %.0f", s.slow, s.soon().Seconds())
+	return s.observe(ctx)
 }
 
 func (s *setting) startControlPlane(ctx context.Context) (err error) {
@@ -129,9 +141,14 @@ func (s *setting) writeFiles() error {
 		return err
 	}
 	port := s.c.Config.Host[strings.LastIndex(s.c.Config.Host, ":")+1:]
-	nat := fmt.Sprintf("flush ruleset\ntable ip services {\n\tchain output {\n\t\ttype nat hook output priority -100\n\t\tip daddr %s tcp dport 443 dnat to 10.0.2.2:%s\n\t}\n}\n", apiService, port)
-	if err := os.WriteFile(filepath.Join(to, "nftables.conf"), []byte(nat), 0o644); err != nil {
-		return err
+	for name, rule := range map[string]string{
+		"nftables.conf":    "type nat hook output priority -100\n\t\tip daddr %s tcp dport 443 dnat to 10.0.2.2:" + port,
+		"unreachable.conf": "type filter hook output priority 0\n\t\tip daddr %s tcp dport 443 reject with tcp reset",
+	} {
+		rules := fmt.Sprintf("flush ruleset\ntable ip services {\n\tchain output {\n\t\t"+rule+"\n\t}\n}\n", apiService)
+		if err := os.WriteFile(filepath.Join(to, name), []byte(rules), 0o644); err != nil {
+			return err
+		}
 	}
 	k := clientcmdapi.NewConfig()
 	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: "https://" + apiService, CertificateAuthorityData: s.c.Config.CAData}
@@ -157,17 +174,29 @@ func (s *setting) linkLarge(dir string) error {
 	return nil
 }
 
-// soon is how long what the plugin does at once may take: a second. Emulated
-// CPUs are slower by more than a factor of ten, and the check prints what it took.
+// soon is how long what the plugin does at once may take: a second, and on slower
+// CPUs as many times longer, but not more than ten.
 func (s *setting) soon() time.Duration {
-	if s.machine.Emulated() {
-		return 10 * time.Second
+	return time.Duration(min(max(s.slow, 1), 10) * float64(time.Second))
+}
+
+// compare measures how much slower the guest's CPUs are than this machine's.
+func (s *setting) compare(ctx context.Context) error {
+	out, err := s.guest(ctx, "/lab/agent", "work")
+	if err != nil {
+		return err
 	}
-	return time.Second
+	there, err := time.ParseDuration(strings.TrimSpace(out))
+	if err != nil {
+		return err
+	}
+	here, err := view.Work()
+	s.slow = float64(there) / float64(here)
+	return err
 }
 
 func (s *setting) nodeReady(ctx context.Context) error {
-	return cluster.Wait(ctx, 2*time.Minute, "the node to be ready", func(ctx context.Context) error {
+	return cluster.Wait(ctx, 4*time.Minute, "the node to be ready", func(ctx context.Context) error {
 		node, err := s.node(ctx)
 		if err != nil {
 			return err
@@ -184,18 +213,24 @@ func (s *setting) nodeReady(ctx context.Context) error {
 	})
 }
 
-// deploy applies the manifests of the plugin as they are, with pools of this
-// machine, and waits until its pod is ready.
-func (s *setting) deploy(ctx context.Context) error {
+// prepare applies the manifests of the plugin as they are, and pools of this
+// machine; deploy then has its pod made, and waits until it is ready.
+func (s *setting) prepare(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"apply", "-f", filepath.Join(s.o.Deploy, "namespace.yaml")},
 		{"apply", "-k", filepath.Join(s.o.Deploy, "plugin-rbac")},
 		{"-n", "numalane", "create", "configmap", "numalane-plugin", "--from-file=config.json=" + filepath.Join(s.o.Share, "node", "pools.yaml")},
-		{"apply", "-f", filepath.Join(s.o.Deploy, "daemonset.yaml")},
 	} {
 		if err := s.c.Kubectl(ctx, args...); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (s *setting) deploy(ctx context.Context) error {
+	if err := s.c.Kubectl(ctx, "apply", "-f", filepath.Join(s.o.Deploy, "daemonset.yaml")); err != nil {
+		return err
 	}
 	if err := s.pluginReady(ctx, ""); err != nil {
 		return err
@@ -206,7 +241,7 @@ func (s *setting) deploy(ctx context.Context) error {
 
 // pluginReady waits until a plugin's container other than the given one is ready.
 func (s *setting) pluginReady(ctx context.Context, notContainer string) error {
-	return cluster.Wait(ctx, 2*time.Minute, "the plugin's pod to be ready", func(ctx context.Context) error {
+	return cluster.Wait(ctx, 4*time.Minute, "the plugin's pod to be ready", func(ctx context.Context) error {
 		list, err := s.c.Client.CoreV1().Pods("numalane").List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -238,12 +273,21 @@ func (s *setting) sh(ctx context.Context, script string) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-// end brings logs out and ends everything.
-func (s *setting) end(ctx context.Context) error {
+// end ends everything. It brings out the logs of the control plane and the
+// guest's journal; of a run that failed also the pods' logs, and the journal as
+// text, which takes the guest some seconds.
+func (s *setting) end(ctx context.Context, failed bool) error {
 	var all error
+	if s.seen != nil {
+		s.seen.stop()
+	}
 	if s.machine != nil {
 		if s.machine.Guest().URL != "" {
-			_, err := s.sh(ctx, "journalctl --no-pager -o short-precise >/lab/journal.log; cp -r /var/log/pods /lab/ 2>/dev/null || :")
+			script := "cp -r /run/log/journal /lab/"
+			if failed {
+				script = "journalctl --no-pager -o short-precise >/lab/journal.log; cp -r /var/log/pods /lab/ 2>/dev/null || :"
+			}
+			_, err := s.sh(ctx, script)
 			all = errors.Join(all, err)
 		}
 		all = errors.Join(all, s.machine.Close())

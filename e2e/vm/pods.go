@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -64,7 +65,7 @@ func (s *setting) pod(ctx context.Context, name string) (*corev1.Pod, error) {
 
 // running waits until a pod runs and returns it.
 func (s *setting) running(ctx context.Context, name string) (p *corev1.Pod, err error) {
-	err = cluster.Wait(ctx, 90*time.Second, "pod "+name+" to run", func(ctx context.Context) error {
+	err = cluster.Wait(ctx, 2*time.Minute, "pod "+name+" to run", func(ctx context.Context) error {
 		if p, err = s.pod(ctx, name); err != nil {
 			return err
 		}
@@ -85,7 +86,12 @@ func (s *setting) remove(ctx context.Context, names ...string) error {
 			return err
 		}
 	}
-	return cluster.Wait(ctx, time.Minute, fmt.Sprintf("pods %v to go", names), func(ctx context.Context) error {
+	return s.gone(ctx, names...)
+}
+
+// gone waits until pods are.
+func (s *setting) gone(ctx context.Context, names ...string) error {
+	return cluster.Wait(ctx, 2*time.Minute, fmt.Sprintf("pods %v to go", names), func(ctx context.Context) error {
 		for _, name := range names {
 			if _, err := s.pod(ctx, name); err == nil {
 				return fmt.Errorf("pod %s is still there", name)
@@ -93,6 +99,15 @@ func (s *setting) remove(ctx context.Context, names ...string) error {
 		}
 		return nil
 	})
+}
+
+// look waits until a pod runs and returns what its container sees.
+func (s *setting) look(ctx context.Context, name string) (view.Container, error) {
+	p, err := s.running(ctx, name)
+	if err != nil {
+		return view.Container{}, err
+	}
+	return s.container(ctx, p)
 }
 
 // container is what the pod's container printed last about itself.
@@ -127,9 +142,18 @@ func held(v view.Container, r corev1.ResourceName) []string {
 	return strings.Split(v.Env[env(r)], ",")
 }
 
-// numaNode is that of a PCI device as the kernel has it.
-func (s *setting) numaNode(ctx context.Context, pci string) (string, error) {
-	return s.sh(ctx, "cat /sys/bus/pci/devices/"+pci+"/numa_node")
+// numaNodes are those of all PCI devices, as the kernel has them.
+func (s *setting) numaNodes(ctx context.Context) (map[string]string, error) {
+	out, err := s.sh(ctx, "cd /sys/bus/pci/devices; grep . */numa_node")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for line := range strings.Lines(out) {
+		pci, node, _ := strings.Cut(strings.TrimSpace(line), "/numa_node:")
+		all[pci] = node
+	}
+	return all, nil
 }
 
 // pools is the Node's annotation.
@@ -145,36 +169,64 @@ func (s *setting) pools(ctx context.Context) (topology.NodePools, error) {
 // many devices and so many of them healthy. It returns how long that took.
 func (s *setting) told(ctx context.Context, r corev1.ResourceName, want map[int][2]int) (string, error) {
 	start := time.Now()
-	err := cluster.Wait(ctx, 30*time.Second, "the annotation "+topology.PoolsAnnotation, func(ctx context.Context) error {
-		p, err := s.pools(ctx)
-		if err != nil {
-			return err
+	err := s.sums(ctx, r, func(got map[int]topology.Group) error {
+		has := map[int][2]int{}
+		for node, g := range got {
+			has[node] = [2]int{g.Total, g.Healthy}
 		}
-		got := map[int][2]int{}
-		for _, pool := range p.Pools {
-			if pool.Resource != string(r) {
-				continue
-			}
-			for _, g := range pool.Groups {
-				if len(g.NUMANodes) != 1 {
-					return fmt.Errorf("a group of %s on NUMA nodes %v", r, g.NUMANodes)
-				}
-				sum := got[g.NUMANodes[0]]
-				got[g.NUMANodes[0]] = [2]int{sum[0] + g.Total, sum[1] + g.Healthy}
-			}
-		}
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			return fmt.Errorf("it has of %s by NUMA node [total healthy] %v, want %v", r, got, want)
+		if !maps.Equal(has, want) {
+			return fmt.Errorf("it has of %s by NUMA node [total healthy] %v, want %v", r, has, want)
 		}
 		return nil
 	})
 	return fmt.Sprintf("%v by NUMA node [total healthy], seen after %d ms", want, time.Since(start).Milliseconds()), err
 }
 
+// free waits until the Node's annotation has so many free devices of a resource,
+// by NUMA node. That is for people, and written some seconds later than the rest.
+func (s *setting) free(ctx context.Context, r corev1.ResourceName, want map[int]int) (string, error) {
+	err := s.sums(ctx, r, func(got map[int]topology.Group) error {
+		has := map[int]int{}
+		for node, g := range got {
+			has[node] = g.Free
+		}
+		if !maps.Equal(has, want) {
+			return fmt.Errorf("it has of %s by NUMA node %v free, want %v", r, has, want)
+		}
+		return nil
+	})
+	return fmt.Sprintf("free of %s by NUMA node %v", r, want), err
+}
+
+// sums waits until the Node's annotation, summed up by NUMA node, holds.
+func (s *setting) sums(ctx context.Context, r corev1.ResourceName, holds func(map[int]topology.Group) error) error {
+	return cluster.Wait(ctx, time.Minute, "the annotation "+topology.PoolsAnnotation, func(ctx context.Context) error {
+		p, err := s.pools(ctx)
+		if err != nil {
+			return err
+		}
+		got := map[int]topology.Group{}
+		for _, of := range p.Pools {
+			if of.Resource != string(r) {
+				continue
+			}
+			for _, g := range of.Groups {
+				if len(g.NUMANodes) != 1 {
+					return fmt.Errorf("a group of %s on NUMA nodes %v", r, g.NUMANodes)
+				}
+				sum := got[g.NUMANodes[0]]
+				sum.Total, sum.Healthy, sum.Free = sum.Total+g.Total, sum.Healthy+g.Healthy, sum.Free+g.Free
+				got[g.NUMANodes[0]] = sum
+			}
+		}
+		return holds(got)
+	})
+}
+
 // acknowledged waits until the pod's annotation names these devices and these
 // CPUs of this NUMA node.
 func (s *setting) acknowledged(ctx context.Context, name string, v view.Container, node int, resources ...corev1.ResourceName) error {
-	return cluster.Wait(ctx, 30*time.Second, "the annotation of pod "+name, func(ctx context.Context) error {
+	return cluster.Wait(ctx, time.Minute, "the annotation of pod "+name, func(ctx context.Context) error {
 		p, err := s.pod(ctx, name)
 		if err != nil {
 			return err
@@ -207,25 +259,25 @@ func (s *setting) acknowledged(ctx context.Context, name string, v view.Containe
 // aligned tells on which NUMA node a container has all that it was given, as its
 // cgroup, its environment and the kernel have it.
 func (s *setting) aligned(ctx context.Context, v view.Container, resources ...corev1.ResourceName) (int, error) {
+	kernel, err := s.numaNodes(ctx)
+	if err != nil {
+		return 0, err
+	}
 	nodes := map[string]bool{v.Mems: true}
 	for _, r := range resources {
 		if len(held(v, r)) == 0 {
 			return 0, fmt.Errorf("the container was told of no %s: %v", r, v.Env)
 		}
 		for _, pci := range held(v, r) {
-			n, err := s.numaNode(ctx, pci)
-			if err != nil {
-				return 0, err
-			}
-			nodes[n] = true
+			nodes[kernel[pci]] = true
 		}
 	}
 	// Two CPUs a node: 0-1 and 2-3, as the kernel says itself.
-	for node := range 2 {
-		list, err := s.sh(ctx, fmt.Sprintf("cat /sys/devices/system/node/node%d/cpulist", node))
-		if err != nil {
-			return 0, err
-		}
+	out, err := s.sh(ctx, "cat /sys/devices/system/node/node[01]/cpulist")
+	if err != nil {
+		return 0, err
+	}
+	for node, list := range strings.Fields(out) {
 		inside, err := within(v.CPUs, list)
 		if err != nil {
 			return 0, err

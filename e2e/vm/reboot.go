@@ -3,105 +3,133 @@ package vm
 import (
 	"context"
 	"fmt"
-	"maps"
+	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/numalane/numalane/e2e/cluster"
 	"github.com/numalane/numalane/e2e/vm/view"
 )
 
-// reboot: PF 0 has more VFs after it, so that the IOMMU groups of PF 1's have
-// other numbers.
-func (s *setting) reboot() []check {
+// early is a plugin that is a service of the host, as those are that have to be
+// there before the cluster is.
+const early = "numalane-early"
+
+// reboot: the whole site was without power, and the API comes back later than the
+// node. A kubelet that has its pods at once refuses those with devices, for no
+// plugin can have registered (kubernetes issue 109595, devicemanager
+// devicesToAllocate): only so it starts them again, with the answers that it kept.
+// PF 0 has more VFs than before, so that IOMMU groups of PF 1's have other numbers.
+func (s *setting) reboot() act {
 	before := map[string]view.Container{}
-	var group string
-	return []check{
-		{"the guest reboots, and the plugin is ready again", func(ctx context.Context) (string, error) {
-			for _, name := range []string{"a", "b", "v"} {
-				p, err := s.running(ctx, name)
-				if err != nil {
-					return "", err
-				}
-				if before[name], err = s.container(ctx, p); err != nil {
+	var vf, group, container string
+	return act{
+		{{"the guest reboots, with the API out of its reach", func(ctx context.Context) (_ string, err error) {
+			for _, name := range []string{"a", "b", "c", "v"} {
+				if before[name], err = s.look(ctx, name); err != nil {
 					return "", err
 				}
 			}
-			var err error
-			if group, err = s.group(ctx, before["v"]); err != nil {
+			if vf = strings.Join(held(before["v"], dpdkVF), " "); vf == "" {
+				return "", fmt.Errorf("pod v was told of %v", before["v"].Env)
+			}
+			if group, err = s.group(ctx, vf); err != nil {
 				return "", err
 			}
-			container, err := s.pluginContainer(ctx)
-			if err != nil {
+			if container, err = s.pluginContainer(ctx); err != nil {
 				return "", err
 			}
-			if _, err := s.sh(ctx, "echo 6 >/etc/vfs/"+pfs[0]); err != nil {
+			s.seen.stop()
+			if _, err := s.sh(ctx, "cp -r /run/log/journal /lab/journal-before; cp /lab/node/unreachable.conf /etc/nftables.conf; echo 6 >/etc/vfs/"+pfs[0]); err != nil {
 				return "", err
 			}
+			start := time.Now()
 			if err := s.machine.Reboot(ctx); err != nil {
 				return "", err
 			}
-			if err := s.nodeReady(ctx); err != nil {
+			return fmt.Sprintf("up again after %.0f s", time.Since(start).Seconds()), nil
+		}}},
+		{{"a plugin that is a service of the host tells of the VFs that there are now, and calls that one unhealthy of which a container was given another group", func(ctx context.Context) (string, error) {
+			if _, err := s.sh(ctx, "systemd-run --quiet --unit="+early+" numalane-plugin --use-cdi --config-file=/lab/node/pools.yaml --listen=127.0.0.1:8893"); err != nil {
 				return "", err
 			}
-			return "", s.pluginReady(ctx, "containerd://"+container)
-		}},
-		{"the Node's annotation has the VFs that there are now", func(ctx context.Context) (string, error) {
-			return s.told(ctx, netVF, map[int][2]int{0: {6, 6}, 1: {3, 3}})
-		}},
-		{"pods of before run again, with the kubelet's cached answers", func(ctx context.Context) (string, error) {
-			for _, name := range []string{"a", "b"} {
-				if err := cluster.Wait(ctx, 90*time.Second, "pod "+name+" to run again", func(ctx context.Context) error {
-					p, err := s.pod(ctx, name)
+			if err := s.observe(ctx); err != nil {
+				return "", err
+			}
+			if _, err := s.seen.first(ctx, mark{}, 2*time.Minute, "the VFs", func(e view.Event) bool {
+				return count(e.Devices, netVF, 0) == 6 && count(e.Devices, netVF, 1) == 3 &&
+					len(e.Devices[string(dpdkVF)]) == 1 && !has(e.Devices, dpdkVF, vf)
+			}); err != nil {
+				return "", err
+			}
+			now, err := s.group(ctx, vf)
+			if err == nil && now == group {
+				err = fmt.Errorf("the group is still %s", group)
+			}
+			return fmt.Sprintf("%s has group %s, before %s", vf, now, group), err
+		}}},
+		{
+			{"once the API is back, pods run again with the kubelet's cached answers", func(ctx context.Context) (string, error) {
+				if _, err := s.sh(ctx, "cp /lab/node/nftables.conf /etc/nftables.conf; systemctl reload-or-restart nftables"); err != nil {
+					return "", err
+				}
+				var found []string
+				for _, name := range []string{"a", "b"} {
+					f, err := s.again(ctx, name, before[name])
+					if err != nil {
+						return "", err
+					}
+					found = append(found, f)
+				}
+				return strings.Join(found, ", "), nil
+			}},
+			{"one that has its device by CDI with the VFIO group of now", func(ctx context.Context) (string, error) {
+				if _, err := s.again(ctx, "c", before["c"]); err != nil {
+					return "", err
+				}
+				return s.groupsOf(ctx, "c")
+			}},
+			{"and one that would get the VFIO group of another device does not", func(ctx context.Context) (string, error) {
+				var message string
+				err := cluster.Wait(ctx, 2*time.Minute, "the kubelet to refuse it", func(ctx context.Context) error {
+					p, err := s.pod(ctx, "v")
 					if err != nil {
 						return err
 					}
-					if len(p.Status.ContainerStatuses) != 1 || p.Status.ContainerStatuses[0].RestartCount == 0 || p.Status.ContainerStatuses[0].State.Running == nil {
-						return fmt.Errorf("it is %s %s %v", p.Status.Phase, p.Status.Message, p.Status.ContainerStatuses)
+					if message = p.Status.Message; p.Status.Phase != corev1.PodFailed {
+						return fmt.Errorf("it is %s %s %v", p.Status.Phase, message, p.Status.ContainerStatuses)
 					}
 					return nil
-				}); err != nil {
+				})
+				if err == nil && !strings.Contains(message, "no longer healthy") {
+					err = fmt.Errorf("the kubelet refused it for another reason: %s", message)
+				}
+				return message, err
+			}},
+			{"the DaemonSet's plugin is ready again beside the other, which ends", func(ctx context.Context) (string, error) {
+				if err := s.pluginReady(ctx, "containerd://"+container); err != nil {
 					return "", err
 				}
-				p, err := s.pod(ctx, name)
-				if err != nil {
+				_, err := s.sh(ctx, "systemctl stop "+early)
+				return "", err
+			}},
+		},
+		{
+			{"the Node's annotation has the VFs that there are now", func(ctx context.Context) (string, error) {
+				return s.told(ctx, netVF, map[int][2]int{0: {6, 6}, 1: {3, 3}})
+			}},
+			{"pods' annotations say what they have", func(ctx context.Context) (string, error) { return "", s.same(ctx) }},
+			{"a new pod gets that VF by the group that it has now", func(ctx context.Context) (string, error) {
+				if err := s.remove(ctx, "v"); err != nil {
 					return "", err
 				}
-				v, err := s.container(ctx, p)
-				if err != nil {
+				if err := s.create(ctx, "w", want{dpdk: 1, scheduler: ours}); err != nil {
 					return "", err
 				}
-				if !maps.Equal(v.Env, before[name].Env) {
-					return "", fmt.Errorf("pod %s was told %v, before %v", name, v.Env, before[name].Env)
-				}
-			}
-			return "", s.same(ctx)
-		}},
-		{"the vfio group of a VF has another number, and a new pod gets the new one", func(ctx context.Context) (string, error) {
-			now, err := s.group(ctx, before["v"])
-			if err != nil {
-				return "", err
-			}
-			if now == group {
-				return "", fmt.Errorf("the group is still %s", group)
-			}
-			if err := s.remove(ctx, "v"); err != nil {
-				return "", err
-			}
-			if err := s.create(ctx, "w", want{dpdk: 1, scheduler: ours}); err != nil {
-				return "", err
-			}
-			found, err := s.groupOf(ctx, "w")
-			return fmt.Sprintf("group %s, before %s; %s", now, group, found), err
-		}},
-		{"a capture after the reboot reads as the machine does", func(ctx context.Context) (string, error) { return s.capture(ctx, "rebooted") }},
+				return s.groupsOf(ctx, "w")
+			}},
+			{"a capture after the reboot reads as the machine does", s.capture("rebooted")},
+		},
 	}
-}
-
-// group is the IOMMU group of a container's vfio-pci VF, as the kernel has it.
-func (s *setting) group(ctx context.Context, v view.Container) (string, error) {
-	vfs := held(v, dpdkVF)
-	if len(vfs) != 1 {
-		return "", fmt.Errorf("the container was told of %v", v.Env)
-	}
-	return s.sh(ctx, "basename $(readlink /sys/bus/pci/devices/"+vfs[0]+"/iommu_group)")
 }

@@ -12,17 +12,15 @@ func Run(ctx context.Context, o Options) (line string, err error) {
 	s := &setting{o: o, started: time.Now()}
 	defer func() {
 		// Logs come out of a run that was interrupted as well.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		if e := s.end(ctx); e != nil && err == nil {
-			err = e
-		}
+		err = errors.Join(err, s.end(end, err != nil))
 	}()
 	if err := s.start(ctx); err != nil {
 		return "", err
 	}
 	r := &report{out: o.Out}
-	for _, act := range []func() []check{s.vfsCome, s.aligning, s.traffic, s.carrier, s.drivers, s.kills, s.reboot} {
+	for _, act := range []func() act{s.vfsCome, s.aligning, s.traffic, s.carrier, s.kills, s.drivers, s.update, s.reboot} {
 		r.run(ctx, act())
 	}
 	if r.failed > 0 || ctx.Err() != nil {

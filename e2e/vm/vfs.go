@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/numalane/numalane/e2e/cluster"
@@ -28,58 +32,44 @@ func (s *setting) setVFs(ctx context.Context, pf, want string) error {
 }
 
 // vfsCome: the plugin is there before any VF is.
-func (s *setting) vfsCome() []check {
+func (s *setting) vfsCome() act {
 	var seen view.Devices
-	return []check{
-		{"the machine is read as the kernel has it: PFs, drivers, NUMA nodes", s.inspectAgrees},
-		{"without VFs the plugin is ready and registers nothing", func(ctx context.Context) (string, error) {
-			d, err := s.allocatable(ctx)
-			if err == nil && len(d) > 0 {
-				err = fmt.Errorf("the kubelet has %v", d)
-			}
-			return "", err
-		}},
-		{"VFs made after the plugin's start are in the kubelet's allocatable within a second", func(ctx context.Context) (string, error) {
-			o, err := s.observe(ctx)
-			if err != nil {
+	return act{
+		{
+			{"the machine is read as the kernel has it: PFs, drivers, NUMA nodes", s.inspectAgrees},
+			{"without VFs the plugin is ready and registers nothing", func(ctx context.Context) (string, error) {
+				d, err := s.allocatable(ctx)
+				if err == nil && len(d) > 0 {
+					err = fmt.Errorf("the kubelet has %v", d)
+				}
 				return "", err
-			}
-			defer o.stop()
+			}},
+		},
+		{{"VFs made after the plugin's start are soon in the kubelet's allocatable", func(ctx context.Context) (string, error) {
+			from := s.seen.now()
 			if err := s.setVFs(ctx, pfs[0], "4"); err != nil {
 				return "", err
 			}
-			all, err := o.first(ctx, time.Minute, "four VFs", func(e view.Event) bool { return count(e.Devices, netVF, 0) == 4 })
+			all, err := s.seen.first(ctx, from, time.Minute, "four VFs", func(e view.Event) bool { return count(e.Devices, netVF, 0) == 4 })
 			if err != nil {
 				return "", err
 			}
 			seen = all.Devices
-			return o.since(all, s.soon(), "the kernel bound the last of them", func(e view.Event) bool { return e.Uevent == "bind" })
-		}},
-		{"their NUMA nodes are those that the kernel says", func(ctx context.Context) (string, error) { return s.numaAgrees(ctx, seen) }},
-		{"they are in the Node with its next status", func(ctx context.Context) (string, error) {
-			start := time.Now()
-			err := s.inNode(ctx, netVF, 4, 15*time.Second)
-			return fmt.Sprintf("after %.1f s, the kubelet tells its status every 10 s", time.Since(start).Seconds()), err
-		}},
-		{"the Node's annotation has them", func(ctx context.Context) (string, error) {
-			return s.told(ctx, netVF, map[int][2]int{0: {4, 4}})
-		}},
-		{"a capture of this state reads as the machine does", func(ctx context.Context) (string, error) { return s.capture(ctx, "vfs") }},
+			return s.since(ctx, from, 0, all, netVF, "the kernel bound the last of them", func(e view.Event) bool { return e.Uevent == "bind" })
+		}}},
+		{
+			{"their NUMA nodes are those that the kernel says", func(ctx context.Context) (string, error) { return s.numaAgrees(ctx, seen) }},
+			{"they are in the Node with its next status", func(ctx context.Context) (string, error) {
+				start := time.Now()
+				err := s.inNode(ctx, netVF, 4, 30*time.Second)
+				return fmt.Sprintf("after %.1f s, the kubelet tells its status every 10 s", time.Since(start).Seconds()), err
+			}},
+			{"the Node's annotation has them", func(ctx context.Context) (string, error) {
+				return s.told(ctx, netVF, map[int][2]int{0: {4, 4}})
+			}},
+			{"a capture of this state reads as the machine does", s.capture("vfs")},
+		},
 	}
-}
-
-// since tells how long before an event the last other one was, and fails if
-// that was longer ago than it may be.
-func (o *observer) since(e view.Event, most time.Duration, what string, cause func(view.Event) bool) (string, error) {
-	from, err := o.last(e.Time, cause)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", what, err)
-	}
-	took := e.Time.Sub(from.Time)
-	if took > most {
-		return "", fmt.Errorf("%d ms after %s", took.Milliseconds(), what)
-	}
-	return fmt.Sprintf("%d ms after %s", took.Milliseconds(), what), nil
 }
 
 func (s *setting) inNode(ctx context.Context, r corev1.ResourceName, want int64, most time.Duration) error {
@@ -97,15 +87,15 @@ func (s *setting) inNode(ctx context.Context, r corev1.ResourceName, want int64,
 
 // numaAgrees compares devices' NUMA nodes with the kernel's.
 func (s *setting) numaAgrees(ctx context.Context, d view.Devices) (string, error) {
+	kernel, err := s.numaNodes(ctx)
+	if err != nil {
+		return "", err
+	}
 	n := 0
 	for _, r := range slices.Sorted(maps.Keys(d)) {
 		for _, dev := range d[r] {
-			kernel, err := s.numaNode(ctx, dev.ID)
-			if err != nil {
-				return "", err
-			}
-			if len(dev.NUMA) != 1 || fmt.Sprint(dev.NUMA[0]) != kernel {
-				return "", fmt.Errorf("%s: the kubelet was told %v, the kernel says %s", dev.ID, dev.NUMA, kernel)
+			if len(dev.NUMA) != 1 || fmt.Sprint(dev.NUMA[0]) != kernel[dev.ID] {
+				return "", fmt.Errorf("%s: the kubelet was told %v, the kernel says %s", dev.ID, dev.NUMA, kernel[dev.ID])
 			}
 			n++
 		}
@@ -122,17 +112,16 @@ type inspected struct {
 	Host *topology.Host `json:"host"`
 }
 
-func (s *setting) inspect(ctx context.Context, args string) (inspected, string, error) {
-	out, err := s.sh(ctx, "numalane-plugin inspect -o json "+args)
+func (s *setting) inspectAgrees(ctx context.Context) (string, error) {
+	out, err := s.sh(ctx, "numalane-plugin inspect -o json")
 	if err != nil {
-		return inspected{}, "", err
+		return "", err
 	}
 	var i inspected
-	return i, out, json.Unmarshal([]byte(out), &i)
-}
-
-func (s *setting) inspectAgrees(ctx context.Context) (string, error) {
-	i, _, err := s.inspect(ctx, "")
+	if err := json.Unmarshal([]byte(out), &i); err != nil {
+		return "", err
+	}
+	kernel, err := s.numaNodes(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -143,34 +132,43 @@ func (s *setting) inspectAgrees(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("inspect does not have PF %s", pf)
 		}
 		d := i.Host.Devices[at]
-		kernel, err := s.numaNode(ctx, pf)
-		if err != nil {
-			return "", err
-		}
-		if fmt.Sprint(d.NUMANode) != kernel || d.NUMANode != node || d.Driver != "igb" {
-			return "", fmt.Errorf("PF %s: NUMA node %d, driver %s; the kernel says %s", pf, d.NUMANode, d.Driver, kernel)
+		if fmt.Sprint(d.NUMANode) != kernel[pf] || d.NUMANode != node || d.Driver != "igb" {
+			return "", fmt.Errorf("PF %s: NUMA node %d, driver %s; the kernel says %s", pf, d.NUMANode, d.Driver, kernel[pf])
 		}
 		found = append(found, fmt.Sprintf("%s on %d", pf, node))
 	}
 	return strings.Join(found, ", "), nil
 }
 
-// capture takes the machine as it is now, and holds what is read from the
-// capture against what is read from the machine.
-func (s *setting) capture(ctx context.Context, name string) (string, error) {
-	if _, err := s.sh(ctx, fmt.Sprintf("mkdir -p /lab/captures /tmp/%[1]s; numalane-plugin inspect --capture /lab/captures/%[1]s.tar.gz; tar xzf /lab/captures/%[1]s.tar.gz -C /tmp/%[1]s", name)); err != nil {
-		return "", err
+// capture takes the machine as it is then, and holds what is read from the
+// capture, outside, against what is read from the machine.
+func (s *setting) capture(name string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		dir := filepath.Join(s.o.Share, "captures")
+		root := filepath.Join(dir, name)
+		if err := os.MkdirAll(root, 0o755); err != nil {
+			return "", err
+		}
+		machine, err := s.sh(ctx, fmt.Sprintf("numalane-plugin inspect --capture /lab/captures/%s.tar.gz >/dev/null & numalane-plugin inspect -o json; wait $!", name))
+		if err != nil {
+			return "", err
+		}
+		if out, err := exec.CommandContext(ctx, "tar", "xzf", root+".tar.gz", "-C", root).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("unpack the capture: %w: %s", err, out)
+		}
+		cmd := exec.CommandContext(ctx, filepath.Join(s.o.Bin, "numalane-plugin"), "inspect", "-o", "json", "--sysfs-root", root)
+		cmd.Env = append(os.Environ(), "PCIDB_CHROOT="+root) // the guest knows no vendors' names either
+		captured, err := cmd.Output()
+		if err != nil {
+			return "", fmt.Errorf("read the capture: %w", err)
+		}
+		var i inspected
+		if err := json.Unmarshal(captured, &i); err != nil {
+			return "", err
+		}
+		if diff := cmp.Diff(machine, strings.TrimSpace(string(captured))); diff != "" {
+			return "", fmt.Errorf("the machine (-) reads otherwise than the capture (+)\n%s", diff)
+		}
+		return fmt.Sprintf("%d devices", len(i.Host.Devices)), os.RemoveAll(root)
 	}
-	_, machine, err := s.inspect(ctx, "")
-	if err != nil {
-		return "", err
-	}
-	i, captured, err := s.inspect(ctx, "--sysfs-root /tmp/"+name)
-	if err != nil {
-		return "", err
-	}
-	if machine != captured {
-		return "", fmt.Errorf("the machine reads as\n%s\nthe capture as\n%s", machine, captured)
-	}
-	return fmt.Sprintf("%d devices", len(i.Host.Devices)), nil
 }

@@ -150,7 +150,7 @@ func (dev *Device) Accelerator() bool { return strings.HasPrefix(dev.Class, acce
 // PhysicalFunction is the SR-IOV capability of a PF.
 type PhysicalFunction struct {
 	TotalVFs int       `json:"totalVFs"` // sriov_totalvfs
-	NumVFs   int       `json:"numVFs"`   // sriov_numvfs
+	NumVFs   int       `json:"numVFs"`   // virtfn links
 	VFs      []Address `json:"vfs,omitempty"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -280,13 +281,6 @@ func TestTorn(t *testing.T) {
 			`virtfn1: PCI address "nowhere": want the form 0000:3b:02.0`, func(d *topology.Device) { d.PF.VFs = append(d.PF.VFs[:1:1], d.PF.VFs[2:]...) },
 			"physfn: 0000:3b:00.0 has no virtfn link to it",
 		},
-		{"fewer virtfn links than numvfs", func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, "sys/bus/pci/devices", pf, "sriov_numvfs"), []byte("3\n"), 0o644)
-		}, pf, "sriov_numvfs: 3, with 2 virtfn links", func(d *topology.Device) { d.PF.NumVFs = 3 }, ""},
-		{
-			"no sriov_numvfs", func(dir string) error { return sysfstest.RemoveFile(dir, "0000:d8:00.0", "sriov_numvfs") }, "0000:d8:00.0",
-			"sriov_numvfs: no such file or directory", nil, "",
-		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -399,5 +393,23 @@ func TestNames(t *testing.T) {
 				t.Errorf("%s: %q, %q, want %q", addr, d.VendorName, d.ProductName, want)
 			}
 		}
+	}
+}
+
+// TestVFsUnderWay: while VFs are made or removed, sriov_numvfs cannot be read
+// without waiting for the end.
+func TestVFsUnderWay(t *testing.T) {
+	const pf = "0000:3b:00.0"
+	dir := build(t, sysfstest.Uniform(2, 1, 1, sysfstest.X710(pf, 0, 2)))
+	want := read(t, dir)
+	file := filepath.Join(dir, "sys/bus/pci/devices", pf, "sriov_numvfs")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(file, 0o644); err != nil { // who opens it waits
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, read(t, dir)); diff != "" {
+		t.Errorf("(-before +under way)\n%s", diff)
 	}
 }

@@ -20,13 +20,15 @@ func (d *devices) readPF(dir string, dev *Device) error {
 	}
 	pf := &PhysicalFunction{TotalVFs: total}
 	dev.PF = pf
-	if pf.NumVFs, err = number(dir + "/sriov_numvfs"); err != nil {
-		return fileError("sriov_numvfs", err)
-	}
+	// Not from sriov_numvfs: whoever reads that waits, for seconds and with all
+	// other devices, until a write to it has made or removed all VFs
+	// (drivers/pci/iov.c, sriov_numvfs_show takes the device's lock). The links
+	// come and go with each VF.
 	indexes, err := numbered(dir, "virtfn")
 	if err != nil {
 		return fileError("virtfn", err)
 	}
+	pf.NumVFs = len(indexes)
 	var errs []error
 	for _, n := range indexes {
 		link := "virtfn" + strconv.Itoa(n)
@@ -42,9 +44,6 @@ func (d *devices) readPF(dir string, dev *Device) error {
 		}
 		pf.VFs = append(pf.VFs, vf)
 		d.virtfn[vf] = virtfn{pf: dev.Address, index: n}
-	}
-	if len(indexes) != pf.NumVFs {
-		errs = append(errs, fmt.Errorf("sriov_numvfs: %d, with %d virtfn links", pf.NumVFs, len(indexes)))
 	}
 	return errors.Join(errs...)
 }

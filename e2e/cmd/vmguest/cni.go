@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 )
 
@@ -42,6 +43,11 @@ func network(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := json.NewDecoder(in).Decode(&config); err != nil {
 		return fmt.Errorf("read the network's configuration: %w", err)
 	}
+	unlock, err := lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	record := filepath.Join(doneDir, os.Getenv("CNI_CONTAINERID"))
 	switch command := os.Getenv("CNI_COMMAND"); command {
 	case "VERSION":
@@ -161,7 +167,32 @@ func interfacesOf(ctx context.Context) ([]string, error) {
 	return vfs, nil
 }
 
-func (d delegate) call(ctx context.Context, command string) ([]byte, error) {
+// lock has calls wait for each other. The kernel interrupts a list of interfaces
+// that changes meanwhile (NLM_F_DUMP_INTR), as it does when pods start together,
+// and host-device gives up then: the kubelet would make the pod's sandbox anew.
+func lock() (unlock func(), err error) {
+	f, err := os.OpenFile("/run/vmguest.lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
+// call calls the plugin, and again where somebody else's change of interfaces, as
+// a name that udev gives, interrupted it.
+func (d delegate) call(ctx context.Context, command string) (out []byte, err error) {
+	for range 5 {
+		if out, err = d.once(ctx, command); err == nil || !strings.Contains(err.Error(), "interrupted system call") {
+			break
+		}
+	}
+	return out, err
+}
+
+func (d delegate) once(ctx context.Context, command string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(pluginDir, d.Type))
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "CNI_") {

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/numalane/numalane/e2e/vm/view"
 	"github.com/numalane/numalane/hack/lab/guest"
 )
 
@@ -42,6 +43,10 @@ func run(args []string) error {
 		return hold(ctx, os.Stdout)
 	case args[0] == "watch":
 		return watch(ctx, os.Stdout)
+	case args[0] == "work":
+		took, err := view.Work()
+		fmt.Println(took)
+		return err
 	case args[0] == "allocatable":
 		return allocatable(ctx, os.Stdout)
 	}

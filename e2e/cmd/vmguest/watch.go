@@ -8,11 +8,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
@@ -24,7 +24,9 @@ import (
 const podResourcesSocket = "unix:///var/lib/kubelet/pod-resources/kubelet.sock"
 
 func dial() (*grpc.ClientConn, error) {
-	return grpc.NewClient(podResourcesSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// A kubelet that comes back is seen at once, and not after a wait that has grown.
+	again := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1, MaxDelay: 100 * time.Millisecond}, MinConnectTimeout: 5 * time.Second}
+	return grpc.NewClient(podResourcesSocket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(again))
 }
 
 // allocatable prints the kubelet's devices once.
@@ -63,17 +65,11 @@ func devices(ctx context.Context, conn *grpc.ClientConn) (view.Devices, error) {
 }
 
 // watch prints what happens: the kernel's messages about interfaces and PCI
-// devices as they come, and each change of the kubelet's allocatable devices,
-// which has no event and is looked at all the time.
+// devices, what the plugin tells the kubelet, and each change of the kubelet's
+// allocatable devices. These have no event: they are looked at often for a while
+// after each sign of a change, and seldom else, for a look takes the CPUs from
+// those that are watched.
 func watch(ctx context.Context, out io.Writer) error {
-	var mu sync.Mutex
-	enc := json.NewEncoder(out)
-	say := func(e view.Event) error {
-		e.Time = time.Now()
-		mu.Lock()
-		defer mu.Unlock()
-		return enc.Encode(e)
-	}
 	links := make(chan netlink.LinkUpdate, 256)
 	if err := netlink.LinkSubscribe(links, ctx.Done()); err != nil {
 		return fmt.Errorf("subscribe to links: %w", err)
@@ -88,41 +84,67 @@ func watch(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer conn.Close()
-	failed := make(chan error, 3)
+	enc := json.NewEncoder(out)
+	events, failed := make(chan view.Event, 256), make(chan error, 1)
 	go func() {
 		for l := range links {
-			if err := say(view.Event{Link: l.Link.Attrs().Name, Carrier: l.Link.Attrs().RawFlags&unix.IFF_LOWER_UP != 0}); err != nil {
-				failed <- err
-				return
-			}
+			events <- view.Event{Time: time.Now(), Link: l.Link.Attrs().Name, Carrier: l.Link.Attrs().RawFlags&unix.IFF_LOWER_UP != 0}
 		}
 	}()
-	go func() { failed <- readUevents(uevents, say) }()
-	go func() { failed <- lookAtDevices(ctx, conn, say) }()
-	select {
-	case err := <-failed:
+	go func() { failed <- readUevents(uevents, events) }()
+	log := follower{pattern: pluginLog, offsets: map[string]int64{}}
+	told, err := log.start()
+	if err != nil {
 		return err
-	case <-ctx.Done():
-		return nil
 	}
-}
-
-func lookAtDevices(ctx context.Context, conn *grpc.ClientConn, say func(view.Event) error) error {
-	const every = 100 * time.Millisecond // more would take the CPUs from those that are watched
 	var last view.Event
-	for first := true; ; first = false {
-		d, err := devices(ctx, conn)
-		e := view.Event{Devices: d, Gone: err != nil}
-		if first || !reflect.DeepEqual(e, last) {
-			if err := say(e); err != nil {
+	var sign time.Time
+	const often, seldom, lively = 100 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second
+	var looked time.Time
+	tick := time.NewTicker(often)
+	defer tick.Stop()
+	for {
+		select {
+		case e := <-events:
+			if e.Uevent != "" {
+				sign = time.Now()
+			}
+			if err := enc.Encode(e); err != nil {
 				return err
 			}
-			last = e
-		}
-		select {
-		case <-time.After(every):
+			continue
+		case err := <-failed:
+			return err
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
+		}
+		for _, t := range told {
+			sign = time.Now()
+			if err := enc.Encode(view.Event{Time: t.Time, Told: &t}); err != nil {
+				return err
+			}
+		}
+		if told, err = log.read(); err != nil {
+			return err
+		}
+		if time.Since(sign) > lively && time.Since(looked) < seldom {
+			continue
+		}
+		looked = time.Now()
+		d, err := devices(ctx, conn)
+		for range len(events) { // what caused this comes before it
+			if err := enc.Encode(<-events); err != nil {
+				return err
+			}
+		}
+		e := view.Event{Devices: d, Gone: err != nil}
+		if !reflect.DeepEqual(e, last) {
+			last, sign = e, time.Now()
+			e.Time = sign
+			if err := enc.Encode(e); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -139,7 +161,7 @@ func ueventSocket() (int, error) {
 	return fd, nil
 }
 
-func readUevents(fd int, say func(view.Event) error) error {
+func readUevents(fd int, events chan<- view.Event) error {
 	b := make([]byte, 1<<16)
 	for {
 		n, _, err := unix.Recvfrom(fd, b, 0)
@@ -155,8 +177,6 @@ func readUevents(fd int, say func(view.Event) error) error {
 		if fields["SUBSYSTEM"] != "pci" {
 			continue
 		}
-		if err := say(view.Event{Uevent: fields["ACTION"], PCI: fields["PCI_SLOT_NAME"]}); err != nil {
-			return err
-		}
+		events <- view.Event{Time: time.Now(), Uevent: fields["ACTION"], PCI: fields["PCI_SLOT_NAME"]}
 	}
 }

@@ -16,6 +16,7 @@ install -D -m 600 kubeconfig /etc/kubernetes/kubeconfig
 install -D -m 644 network.conflist /etc/cni/net.d/10-vmguest.conflist
 install -D -m 644 nftables.conf /etc/nftables.conf
 install -m 644 kubelet.service vfs.service /etc/systemd/system/
+install -D -m 644 containerd.conf /etc/systemd/system/containerd.service.d/vm.conf
 install -D -m 755 vfs.sh /usr/local/sbin/vfs.sh
 mkdir -p /etc/vfs /var/lib/kubelet
 step services

@@ -22,6 +22,18 @@ type Device struct {
 	NUMA []int64 `json:"numa"`
 }
 
+// Told is what the plugin tells the kubelet of a pool from then on (ListAndWatch),
+// as its log has it.
+type Told struct {
+	Time     time.Time `json:"time"`
+	Msg      string    `json:"msg"` // "devices"
+	Resource string    `json:"pool"`
+	Total    int       `json:"total"`
+	Healthy  int       `json:"healthy"`
+	// Unhealthy counts devices by what is wrong with them.
+	Unhealthy map[string]int `json:"unhealthy"`
+}
+
 // Event is something that was seen, with the guest's clock.
 type Event struct {
 	Time time.Time `json:"time"`
@@ -31,6 +43,8 @@ type Event struct {
 	// Uevent is the kernel's message about a PCI device: add, bind, remove.
 	Uevent string `json:"uevent,omitempty"`
 	PCI    string `json:"pci,omitempty"`
+	// Told is there when the plugin tells something else than before.
+	Told *Told `json:"told,omitempty"`
 	// Devices are there when the kubelet's allocatable is another than before.
 	Devices Devices `json:"devices"`
 	// Gone tells that the kubelet does not answer.

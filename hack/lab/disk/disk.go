@@ -52,7 +52,7 @@ func Ensure(ctx context.Context, cache string, progress func(string, ...any)) (D
 // hash is the same for the same disk.
 func hash() string {
 	h := sha256.New()
-	fmt.Fprintln(h, suite, packages, size)
+	fmt.Fprintln(h, suite, packages, size, finish)
 	for _, name := range slices.Sorted(maps.Keys(early)) {
 		fmt.Fprintf(h, "%s\n%s\n", name, early[name])
 	}
@@ -72,20 +72,26 @@ func build(ctx context.Context, dir string, progress func(string, ...any)) error
 			return err
 		}
 	}
+	finisher, err := filepath.Abs(filepath.Join(dir, "finish.sh"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(finisher, []byte(finish), 0o755); err != nil {
+		return err
+	}
 	start := time.Now()
 	progress("making the guest's root folder of Debian %s: a minute or two, once", suite)
-	if err := child.Run(ctx, []string{"DEBIAN_FRONTEND=noninteractive"}, "mmdebstrap",
+	if err := child.Run(ctx, []string{"DEBIAN_FRONTEND=noninteractive", "INITRD=No"}, "mmdebstrap",
 		"--mode=root", "--variant=minbase", "--skip=cleanup/reproducible",
 		"--include="+strings.Join(packages, ","),
 		"--dpkgopt=force-confold",
 		"--setup-hook=cp -a --no-preserve=ownership "+files+"/. \"$1\"",
-		"--customize-hook=chroot \"$1\" passwd -d root",
-		"--customize-hook=chroot \"$1\" systemctl preset-all",
+		"--customize-hook="+finisher,
 		suite, root); err != nil {
 		return err
 	}
 	progress("the root folder took %.0f s; making the disk", time.Since(start).Seconds())
-	for from, to := range map[string]string{"boot/vmlinuz-*": "vmlinuz", "boot/initrd.img-*": "initrd"} {
+	for from, to := range map[string]string{"boot/vmlinuz-*": "vmlinuz", "boot/initramfs": "initrd"} {
 		found, err := filepath.Glob(filepath.Join(root, from))
 		if err != nil {
 			return err
@@ -100,7 +106,7 @@ func build(ctx context.Context, dir string, progress func(string, ...any)) error
 	if err := child.Run(ctx, nil, "mke2fs", "-q", "-t", "ext4", "-d", root, filepath.Join(dir, "disk.img"), size); err != nil {
 		return err
 	}
-	for _, d := range []string{root, files} {
+	for _, d := range []string{root, files, finisher} {
 		if err := os.RemoveAll(d); err != nil {
 			return err
 		}

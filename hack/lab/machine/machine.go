@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/numalane/numalane/hack/lab/child"
@@ -29,7 +31,10 @@ const (
 	bootMost = 4 * time.Minute
 	// silent is how long the console of a boot says nothing only if it hangs.
 	silent = 75 * time.Second
-	boots  = 4
+	// lostTimer is what the kernel says, after 10 s, when a virtual CPU has lost
+	// the interrupt of its timer and never wakes again.
+	lostTimer = "rcu_preempt kthread timer wakeup didn't happen"
+	boots     = 4
 )
 
 // Config is what differs from one machine to another.
@@ -105,11 +110,10 @@ func (m *Machine) furnish(ctx context.Context) error {
 	return nil
 }
 
-func (m *Machine) files() string { return filepath.Join(m.dir, "files.img") }
+// up is the file that the guest makes when its agent has been started.
+func (m *Machine) up() string { return filepath.Join(m.config.Share, "up") }
 
-// Emulated tells whether the machine's CPUs are emulated: all is slower then,
-// by a factor of fifty and more.
-func (m *Machine) Emulated() bool { return m.accel == emulation }
+func (m *Machine) files() string { return filepath.Join(m.dir, "files.img") }
 
 // Guest runs programs in the machine.
 func (m *Machine) Guest() *guest.Client { return m.client }
@@ -145,15 +149,21 @@ func (m *Machine) Boot(ctx context.Context) error {
 
 // Start starts the machine and waits for nothing.
 func (m *Machine) Start() error {
+	if err := os.RemoveAll(m.up()); err != nil {
+		return err
+	}
+	if m.config.Console != "" {
+		if err := os.Rename(m.config.Console, m.config.Console+".last"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	port, err := freePort()
 	if err != nil {
 		return err
 	}
 	m.client.URL = fmt.Sprintf("http://127.0.0.1:%d", port)
-	// The guest runs behind whoever works at this machine, and behind the
-	// control plane that it talks to.
 	// It ends with Kill or its parent, not with the context of one boot.
-	m.qemu = exec.CommandContext(context.Background(), "nice", append([]string{"-n", "10", debian.QEMU}, m.args(m.config.Disk, m.accel, m.overlay, port)...)...)
+	m.qemu = exec.CommandContext(context.Background(), debian.QEMU, m.args(m.config.Disk, m.accel, m.overlay, port)...)
 	log, err := os.Create(filepath.Join(m.dir, "qemu.log"))
 	if err != nil {
 		return err
@@ -180,21 +190,28 @@ func (m *Machine) Start() error {
 func (m *Machine) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bootMost)
 	defer cancel()
-	var size int64
+	size := 0
 	grown := time.Now()
 	for {
-		if info, err := os.Stat(m.config.Console); err == nil && info.Size() != size {
-			size, grown = info.Size(), time.Now()
+		if b, err := os.ReadFile(m.config.Console); err == nil && len(b) != size {
+			size, grown = len(b), time.Now()
+			if strings.Contains(string(b), lostTimer) {
+				return errors.New("the boot hangs: a virtual CPU has lost its timer")
+			}
 		}
 		if time.Since(grown) > silent {
 			return fmt.Errorf("the boot hangs: its console has been silent for %s", silent)
 		}
-		// QEMU accepts what it forwards before the guest listens.
-		try, cancel := context.WithTimeout(ctx, 20*time.Second)
-		_, err := m.client.Output(try, "true")
-		cancel()
+		// QEMU accepts what it forwards before the guest listens, and then tries
+		// again after some seconds only: the agent's start is told by a file.
+		_, err := os.Stat(m.up())
 		if err == nil {
-			return nil
+			try, cancel := context.WithTimeout(ctx, 20*time.Second)
+			_, err = m.client.Output(try, "true")
+			cancel()
+			if err == nil {
+				return nil
+			}
 		}
 		select {
 		case <-m.ended:
@@ -218,8 +235,9 @@ func (m *Machine) Reboot(ctx context.Context) error {
 }
 
 func (m *Machine) leave(ctx context.Context, how string) error {
-	// The connection may end with the machine.
-	_, err := m.client.Output(ctx, "systemctl", "--no-block", how)
+	// After a sync as if the power went: nothing is stopped first, which takes
+	// services and containers ten seconds. The connection ends with the machine.
+	_, err := m.client.Output(ctx, "sh", "-c", "sync; systemctl --force --force "+how)
 	select {
 	case <-m.ended:
 		return nil
