@@ -34,6 +34,7 @@ func TestSettle(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if want := 15*time.Second + settle; len(rechecks) != 1 || rechecks[0] != want {
 			t.Errorf("gone through the files after %v, want once after %v", rechecks, want)
 		}
