@@ -108,7 +108,11 @@ func codename() (string, error) {
 type apt struct{ options []string }
 
 func newApt(cache, release string) (*apt, error) {
-	dir := filepath.Join(cache, "apt")
+	// apt takes a relative path for one below /etc/apt.
+	dir, err := filepath.Abs(filepath.Join(cache, "apt"))
+	if err != nil {
+		return nil, err
+	}
 	sources := filepath.Join(dir, "sources")
 	if err := os.RemoveAll(sources); err != nil {
 		return nil, err
