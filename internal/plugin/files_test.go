@@ -98,6 +98,9 @@ func TestDeviceInfoLifecycle(t *testing.T) {
 	waitNow("before the kubelet has written it down", infoFile("0000:3b:02.1"))
 	held := map[string][]string{resource: {"0000:3b:02.1"}}
 	n.setHeld(held)
+	// The second is taken once the first is through, and what is held with it.
+	n.updates <- []plugin.Pool{devices}
+	n.updates <- []plugin.Pool{devices}
 	longAgo(t, dir)
 	n.end()
 	waitNow("after the plugin's end", infoFile("0000:3b:02.1"))
