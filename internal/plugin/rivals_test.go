@@ -61,6 +61,12 @@ func TestSurge(t *testing.T) {
 			younger.updates <- both
 			phase(t, younger, plugin.Live)
 			phase(t, n, plugin.Standby)
+			eventually(t, "each of the two to have told its devices", func() error {
+				if got := n.messageCount(resource); got < 2 {
+					return fmt.Errorf("%d messages", got)
+				}
+				return nil
+			})
 			messages := n.messageCount(resource)
 			n.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.1", 0))}
 			younger.updates <- []plugin.Pool{pool(vf("0000:3b:02.0", 0), vf("0000:3b:02.2", 0))}
