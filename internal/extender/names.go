@@ -38,28 +38,20 @@ func cutNames(body []byte) (rest []byte, names []string, ok bool) {
 	}
 	// One string for all of them.
 	list, closed := strings.CutSuffix(strings.TrimRight(string(body[at+len(key):]), " \t\r\n"), "]}")
-	if !closed || strings.IndexByte(list, '\\') >= 0 || !isPrintable(list) {
+	if !closed {
 		return nil, nil, false
 	}
-	names = make([]string, 0, strings.Count(list, ",")+1)
-	for list != "" {
-		if list[0] != '"' {
+	names = []string{}
+	if list != "" {
+		if len(list) < 2 || list[0] != '"' || list[len(list)-1] != '"' {
 			return nil, nil, false
 		}
-		name := list[1:]
-		end := strings.IndexByte(name, '"')
-		if end < 0 {
+		names = strings.Split(list[1:len(list)-1], `","`)
+	}
+	for _, name := range names {
+		if !isPlain(name) { // a quote left over among it
 			return nil, nil, false
 		}
-		names = append(names, name[:end])
-		list = name[end+1:]
-		if list == "" {
-			break
-		}
-		if list[0] != ',' || len(list) == 1 {
-			return nil, nil, false
-		}
-		list = list[1:]
 	}
 	return append(body[:at:at], '}'), names, true
 }
@@ -68,16 +60,6 @@ func cutNames(body []byte) (rest []byte, names []string, ok bool) {
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return false
-		}
-	}
-	return true
-}
-
-// isPrintable tells that a string is of ASCII without control characters.
-func isPrintable(s string) bool {
-	for i := range len(s) {
-		if s[i]-' ' > '~'-' ' {
 			return false
 		}
 	}

@@ -199,7 +199,9 @@ func (l *Ledger) tick() uint64 {
 }
 
 func (l *Ledger) snapshot(name string) *snapshot {
-	return l.snapshots([]string{name})[0]
+	l.read.RLock()
+	defer l.read.RUnlock()
+	return l.latest(name)
 }
 
 func (l *Ledger) snapshots(names []string) []*snapshot {
@@ -207,13 +209,17 @@ func (l *Ledger) snapshots(names []string) []*snapshot {
 	l.read.RLock()
 	defer l.read.RUnlock()
 	for i, name := range names {
-		if n := l.nodes[name]; n != nil {
-			all[i] = n.now.Load()
-		} else {
-			all[i] = &absent
-		}
+		all[i] = l.latest(name)
 	}
 	return all
+}
+
+// latest is a node's snapshot. The caller holds read.
+func (l *Ledger) latest(name string) *snapshot {
+	if n := l.nodes[name]; n != nil {
+		return n.now.Load()
+	}
+	return &absent
 }
 
 // at is the node of this name, made when it is new. The caller holds write.
