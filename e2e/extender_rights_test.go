@@ -29,7 +29,7 @@ func as(t *testing.T, c *cluster.Cluster, account string) string {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), account)
-	if err := c.WriteKubeconfig(file, r.Status.Token); err != nil {
+	if err := c.WriteKubeconfig(file, c.Config.Host, r.Status.Token); err != nil {
 		t.Fatal(err)
 	}
 	return file

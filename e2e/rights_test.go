@@ -59,7 +59,7 @@ func TestRights(t *testing.T) {
 	}
 	token := pluginToken(t, c, n.Name)
 	kubeconfig := filepath.Join(n.Dir, "plugin.kubeconfig")
-	if err := c.WriteKubeconfig(kubeconfig, token); err != nil {
+	if err := c.WriteKubeconfig(kubeconfig, c.Config.Host, token); err != nil {
 		t.Fatal(err)
 	}
 	startPlugin(t, n, "--kubeconfig", kubeconfig, "--node-feature-namespace", "numalane")

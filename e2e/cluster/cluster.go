@@ -178,13 +178,14 @@ func (c *Cluster) startAPIServer(ctx context.Context, etcd string) error {
 	if c.Client, err = kubernetes.NewForConfig(c.Config); err != nil {
 		return err
 	}
-	return c.WriteKubeconfig(c.Kubeconfig, c.token)
+	return c.WriteKubeconfig(c.Kubeconfig, c.Config.Host, c.token)
 }
 
-// WriteKubeconfig writes how to reach the API with a bearer token.
-func (c *Cluster) WriteKubeconfig(path, token string) error {
+// WriteKubeconfig writes how to reach the API, at its address for the reader, with
+// a bearer token.
+func (c *Cluster) WriteKubeconfig(path, server, token string) error {
 	k := clientcmdapi.NewConfig()
-	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: c.Config.Host, CertificateAuthorityData: c.Config.CAData}
+	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: c.Config.CAData}
 	k.AuthInfos["e2e"] = &clientcmdapi.AuthInfo{Token: token}
 	k.Contexts["e2e"] = &clientcmdapi.Context{Cluster: "e2e", AuthInfo: "e2e"}
 	k.CurrentContext = "e2e"

@@ -108,16 +108,24 @@ func (n *Node) Ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(node.Spec.Taints) > 0 {
-			return fmt.Errorf("node %s has taints %v", n.Name, node.Spec.Taints)
-		}
-		for _, cond := range node.Status.Conditions {
-			if cond.Type == corev1.NodeReady && cond.Status == corev1.ConditionTrue {
+		return IsReady(node)
+	})
+}
+
+// IsReady is nil for a Node that is ready and fully registered, else what it lacks.
+func IsReady(node *corev1.Node) error {
+	if len(node.Spec.Taints) > 0 {
+		return fmt.Errorf("node %s has taints %v", node.Name, node.Spec.Taints)
+	}
+	for _, cond := range node.Status.Conditions {
+		if cond.Type == corev1.NodeReady {
+			if cond.Status == corev1.ConditionTrue {
 				return nil
 			}
+			return fmt.Errorf("node %s is not ready: %s", node.Name, cond.Message)
 		}
-		return fmt.Errorf("node %s is not ready", n.Name)
-	})
+	}
+	return fmt.Errorf("node %s does not say whether it is ready", node.Name)
 }
 
 // Allocatable waits until the node has so many of a resource to give.

@@ -14,13 +14,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/numalane/numalane/e2e/cluster"
 	"github.com/numalane/numalane/e2e/vm/view"
 	"github.com/numalane/numalane/hack/lab/disk"
-	"github.com/numalane/numalane/hack/lab/guest"
 	"github.com/numalane/numalane/hack/lab/machine"
 )
 
@@ -150,12 +147,7 @@ func (s *setting) writeFiles() error {
 			return err
 		}
 	}
-	k := clientcmdapi.NewConfig()
-	k.Clusters["e2e"] = &clientcmdapi.Cluster{Server: "https://" + apiService, CertificateAuthorityData: s.c.Config.CAData}
-	k.AuthInfos["e2e"] = &clientcmdapi.AuthInfo{Token: s.c.Config.BearerToken}
-	k.Contexts["e2e"] = &clientcmdapi.Context{Cluster: "e2e", AuthInfo: "e2e"}
-	k.CurrentContext = "e2e"
-	return clientcmd.WriteToFile(*k, filepath.Join(to, "kubeconfig"))
+	return s.c.WriteKubeconfig(filepath.Join(to, "kubeconfig"), "https://"+apiService, s.c.Config.BearerToken)
 }
 
 // linkLarge makes the folder of what the second disk has.
@@ -201,15 +193,7 @@ func (s *setting) nodeReady(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, cond := range node.Status.Conditions {
-			if cond.Type == corev1.NodeReady && cond.Status != corev1.ConditionTrue {
-				return fmt.Errorf("the node is not ready: %s", cond.Message)
-			}
-		}
-		if len(node.Spec.Taints) > 0 || len(node.Status.Conditions) == 0 {
-			return fmt.Errorf("the node has taints %v", node.Spec.Taints)
-		}
-		return nil
+		return cluster.IsReady(node)
 	})
 }
 
@@ -268,9 +252,8 @@ func (s *setting) guest(ctx context.Context, args ...string) (string, error) {
 
 // sh runs shell commands in the guest.
 func (s *setting) sh(ctx context.Context, script string) (string, error) {
-	var out strings.Builder
-	err := s.machine.Guest().Run(ctx, guest.Command{Args: []string{"sh", "-euc", script}}, &out, io.Discard)
-	return strings.TrimSpace(out.String()), err
+	out, err := s.guest(ctx, "sh", "-euc", script)
+	return strings.TrimSpace(out), err
 }
 
 // end ends everything. It brings out the logs of the control plane and the

@@ -59,7 +59,11 @@ func Load(path, defaultPrefix string, log *slog.Logger, reg prometheus.Registere
 			Help: "1 if the pool configuration in use is what the file says, 0 if the file is bad and an older one is in use.",
 		}),
 	}
-	data, c, err := f.read()
+	data, err := f.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := f.parse(data)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,16 +90,20 @@ const (
 	failure = "failure"
 )
 
-func (f *File) read() ([]byte, *config.Config, error) {
+func (f *File) read() ([]byte, error) {
 	data, err := os.ReadFile(f.path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read pool configuration: %w", err)
+		return nil, fmt.Errorf("read pool configuration: %w", err)
 	}
+	return data, nil
+}
+
+func (f *File) parse(data []byte) (*config.Config, error) {
 	c, err := config.Parse(data, f.prefix)
 	if err != nil {
-		return data, nil, fmt.Errorf("pool configuration %s: %w", f.path, err)
+		return nil, fmt.Errorf("pool configuration %s: %w", f.path, err)
 	}
-	return data, c, nil
+	return c, nil
 }
 
 // Run sends each new configuration until ctx ends, and then returns nil.
@@ -159,10 +167,14 @@ func (f *File) Run(ctx context.Context, updates chan<- *config.Config) error {
 // look is the configuration that the file has, nil when it has no other one
 // than before, or none that can be used.
 func (f *File) look() *config.Config {
-	if data, err := os.ReadFile(f.path); err == nil && f.problem == "" && bytes.Equal(data, f.seen) {
+	data, err := f.read()
+	if err == nil && f.problem == "" && bytes.Equal(data, f.seen) {
 		return nil // most looks by far
 	}
-	data, c, err := f.read()
+	var c *config.Config
+	if err == nil {
+		c, err = f.parse(data)
+	}
 	problem := ""
 	if err != nil {
 		problem = err.Error()
