@@ -2,14 +2,16 @@ package disk
 
 import _ "embed"
 
-// suite and packages are what the guest is made of. dbus is how runc and the
-// kubelet ask systemd for cgroups; busybox is what the initramfs has.
+// suite and packages are what the guest is made of. dbus is how crun and the
+// kubelet ask systemd for cgroups; busybox is what the initramfs has. A container
+// is several calls of its runtime, and crun is done long before a runtime in Go
+// has started under emulation.
 const suite = "trixie"
 
 var packages = []string{
 	"linux-image-amd64", "systemd", "systemd-sysv", "udev", "dbus",
 	"iproute2", "iputils-ping", "pciutils", "kmod", "nftables", "busybox-static", "cpio", "xz-utils",
-	"containerd", "runc", "containernetworking-plugins",
+	"containerd", "crun", "containernetworking-plugins",
 }
 
 // Under emulation a boot costs what it does: units that nothing of the lab needs
