@@ -6,11 +6,13 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# One setting for everything that is compiled: both are part of the build
-# cache's key, so that test, build, lint and the lane share what they compile.
+# One setting for everything that is compiled: all is part of the build cache's
+# key, so that test, build, lint and the lane share what they compile. Debug data
+# is a quarter of the compiler's work, and what is linked here is stripped of it.
 # What the user set with "go env -w" stays.
 export CGO_ENABLED := 0
-export GOFLAGS := $(strip $(filter-out -trimpath,$(shell go env GOFLAGS)) -trimpath)
+NODEBUG := -gcflags=all=-dwarf=false
+export GOFLAGS := $(strip $(filter-out -trimpath $(NODEBUG),$(shell go env GOFLAGS)) -trimpath $(NODEBUG))
 
 # Without gRPC's trace pages and their templates the linker can leave out what
 # is never called: half the plugin's size.
@@ -129,9 +131,13 @@ oracle: ## CASES (100000) random admissions by the real managers of KUBELETS (al
 
 .PHONY: e2e-vm
 e2e-vm: ARCHES := amd64
-e2e-vm: binaries images $(LAB) ## the plugin as a DaemonSet on a real kernel with VFs on two NUMA nodes, in a virtual machine (needs root)
+e2e-vm: OWN := vm vmguest numalane-plugin numalane-extender
+e2e-vm: $(LAB) ## the plugin as a DaemonSet on a real kernel with VFs on two NUMA nodes, in a virtual machine (needs root)
+	echo "the guest's disk is made beside the binaries, and tells of it in .cache/lab/build.log"
+	$(LAB) -cache .cache/lab build >.cache/lab/build.log 2>&1 & trap "kill $$! 2>/dev/null || :" EXIT; \
+	$(MAKE) binaries images ARCHES="$(ARCHES)" OWN="$(OWN)"; \
+	wait $$! || { cat .cache/lab/build.log; exit 1; }
 	cd hack/image && go run . -name numalane.test/vmguest:1 -out $(CURDIR)/bin/vmguest.tar amd64=$(CURDIR)/e2e/.cache/bin/vmguest
-	$(LAB) -cache .cache/lab build
 	$(E2E) .cache/bin/vm
 
 .PHONY: lab
@@ -149,7 +155,7 @@ tables: ## record the kubelet's own tests anew for the allocator's (when e2e/ mo
 
 .PHONY: binaries
 binaries: ## build Kubernetes and our binaries for the lane into e2e/.cache/bin
-	$(E2E) go run ./cmd/build
+	$(E2E) go run ./cmd/build $(OWN)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target of PKG (./...) for FUZZTIME (20s)

@@ -1,7 +1,7 @@
 // build makes the binaries of the lane: Kubernetes and etcd from their Go
-// modules, and ours; with -kubelets those of the oracle and of the registration
-// tests. The first time takes some minutes; after that only what changed is made
-// again.
+// modules, and ours, all or those that are named; with -kubelets those of the
+// oracle and of the registration tests. The first time takes some minutes; after
+// that only what changed is made again.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -52,14 +53,18 @@ func main() {
 	out := flag.String("o", filepath.Join(".cache", "bin"), "folder for the binaries")
 	kubelets := flag.String("kubelets", "", "make the oracle, the plugin and the resource managers of these kubelets (\"1.34 1.37\") instead")
 	flag.Parse()
-	if err := run(*out, strings.Fields(*kubelets)); err != nil {
+	if err := run(*out, strings.Fields(*kubelets), flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out string, kubelets []string) error {
+func run(out string, kubelets, names []string) error {
 	out, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	ours, err := named(names)
 	if err != nil {
 		return err
 	}
@@ -91,7 +96,23 @@ func run(out string, kubelets []string) error {
 			return err
 		}
 	}
-	return build(out, ldflags(version), own)
+	return build(out, ldflags(version), ours)
+}
+
+// named are those of ours that are wanted: all if none is named.
+func named(names []string) ([]binary, error) {
+	if len(names) == 0 {
+		return own, nil
+	}
+	var found []binary
+	for _, name := range names {
+		i := slices.IndexFunc(own, func(b binary) bool { return b.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no %q to build", name)
+		}
+		found = append(found, own[i])
+	}
+	return found, nil
 }
 
 // managers makes the kubelets' resource managers, each kubelet a module of its
