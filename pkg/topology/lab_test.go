@@ -27,9 +27,10 @@ func TestLab(t *testing.T) {
 		pf21, pf61 seen
 	}{
 		{"vfs", seen{NUMANode: 0, Up: true, VFs: 4}, seen{NUMANode: 1}},
-		{"held", seen{NUMANode: 0, Up: true, VFs: 4, Away: 1}, seen{NUMANode: 1, Up: true, VFs: 5, Away: 1, VFIO: 2}},
-		{"down", seen{NUMANode: 0, VFs: 4, Away: 1}, seen{NUMANode: 1, Up: true, VFs: 5, Away: 1, VFIO: 2}},
+		{"held", seen{NUMANode: 0, Up: true, VFs: 4, Away: 3}, seen{NUMANode: 1, Up: true, VFs: 5, Away: 1, VFIO: 2}},
+		{"down", seen{NUMANode: 0, VFs: 4, Away: 2}, seen{NUMANode: 1, Up: true, VFs: 5, Away: 1, VFIO: 2}},
 		{"gone", seen{NUMANode: 0, Up: true}, seen{NUMANode: 1, Up: true, VFs: 5, Away: 1, VFIO: 2}},
+		{"rebooted", seen{NUMANode: 0, Up: true, VFs: 6, Away: 1}, seen{NUMANode: 1, Up: true, VFs: 5, Away: 1, VFIO: 2}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.archive, func(t *testing.T) {
