@@ -97,7 +97,8 @@ func TestPreempt(t *testing.T) {
 }
 
 // place runs pods of these priorities, one after the other: the kubelet fills
-// NUMA node 0 first.
+// NUMA node 0 first. Each is a second younger than the one before, for the API has
+// whole seconds and of two of one age chance says which is to go.
 func (p *preemption) place(prefix string, classes []string, vfs int64) {
 	p.t.Helper()
 	for i, class := range classes {
@@ -113,6 +114,14 @@ func (p *preemption) place(prefix string, classes []string, vfs int64) {
 		}
 		if numa, want := a.Containers[0].Devices[0].NUMANodes[0], i*2/len(classes); numa != want {
 			p.t.Fatalf("%s is on NUMA node %d, the test wants it on %d", name, numa, want)
+		}
+		if err := cluster.Wait(p.t.Context(), 10*time.Second, "another second", func(context.Context) error {
+			if time.Now().Unix() <= got.CreationTimestamp.Unix() {
+				return fmt.Errorf("it is still that of %s", name)
+			}
+			return nil
+		}); err != nil {
+			p.t.Fatal(err)
 		}
 	}
 }
