@@ -130,11 +130,12 @@ func (a *api) renewing(ctx context.Context, identity string, wrong time.Duration
 
 // bindings catches up, or fails as often as is said.
 type bindings struct {
-	calls, failures atomic.Int32
+	failures int32
+	calls    atomic.Int32
 }
 
 func (b *bindings) CatchUp(context.Context) error {
-	if b.calls.Add(1) <= b.failures.Load() {
+	if b.calls.Add(1) <= b.failures {
 		return errors.New("the API is away")
 	}
 	return nil
@@ -150,9 +151,9 @@ type process struct {
 }
 
 // start runs a process in the bubble until it is stopped or the test ends.
-func start(t *testing.T, a *api, run func(*lead.Term, coordinationclient.LeasesGetter) func(context.Context) error) *process {
+func start(t *testing.T, a *api, b *bindings, run func(*lead.Term, coordinationclient.LeasesGetter) func(context.Context) error) *process {
 	t.Helper()
-	p := &process{bindings: &bindings{}, reg: prometheus.NewRegistry()}
+	p := &process{bindings: b, reg: prometheus.NewRegistry()}
 	var client coordinationclient.LeasesGetter
 	p.door, client = a.door()
 	var err error
@@ -173,19 +174,19 @@ func start(t *testing.T, a *api, run func(*lead.Term, coordinationclient.LeasesG
 }
 
 func beside(t *testing.T, a *api, host string) *process {
-	return start(t, a, func(term *lead.Term, c coordinationclient.LeasesGetter) func(context.Context) error {
+	return start(t, a, &bindings{}, func(term *lead.Term, c coordinationclient.LeasesGetter) func(context.Context) error {
 		return (&lead.Beside{Term: term, Leases: c, Lease: name, Host: host}).Run
 	})
 }
 
 func elected(t *testing.T, a *api, identity string) *process {
-	return start(t, a, func(term *lead.Term, c coordinationclient.LeasesGetter) func(context.Context) error {
+	return start(t, a, &bindings{}, func(term *lead.Term, c coordinationclient.LeasesGetter) func(context.Context) error {
 		return (&lead.Elected{Term: term, Leases: c, Lease: name, Identity: identity, Duration: 15 * time.Second}).Run
 	})
 }
 
-func alone(t *testing.T) *process {
-	return start(t, &api{}, func(term *lead.Term, _ coordinationclient.LeasesGetter) func(context.Context) error {
+func alone(t *testing.T, b *bindings) *process {
+	return start(t, &api{}, b, func(term *lead.Term, _ coordinationclient.LeasesGetter) func(context.Context) error {
 		return lead.Alone{Term: term}.Run
 	})
 }

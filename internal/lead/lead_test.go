@@ -14,8 +14,7 @@ import (
 // TestCatchUp: nobody answers before it knows what was bound before.
 func TestCatchUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := alone(t)
-		p.bindings.failures.Store(3)
+		p := alone(t, &bindings{failures: 3})
 		synctest.Wait()
 		if err := p.Leading(); err == nil || !strings.Contains(err.Error(), "catch up with what was bound before: the API is away") {
 			t.Errorf("while catching up: %v", err)
