@@ -130,12 +130,10 @@ oracle: ## CASES (100000) random admissions by the real managers of KUBELETS (al
 	$(E2E) .cache/bin/oracle --cases $(CASES) --kubelets $(subst $(space),$(comma),$(strip $(KUBELETS))) $(if $(SEED),--seed $(SEED)) $(if $(filter-out 0,$(RESUME)),--resume)
 
 .PHONY: e2e-vm
-e2e-vm: ARCHES := amd64
-e2e-vm: OWN := vm vmguest numalane-plugin numalane-extender
 e2e-vm: $(LAB) ## the plugin as a DaemonSet on a real kernel with VFs on two NUMA nodes, in a virtual machine (needs root)
 	echo "the guest's disk is made beside the binaries, and tells of it in .cache/lab/build.log"
 	$(LAB) -cache .cache/lab build >.cache/lab/build.log 2>&1 & trap "kill $$! 2>/dev/null || :" EXIT; \
-	$(MAKE) binaries images ARCHES="$(ARCHES)" OWN="$(OWN)"; \
+	$(MAKE) binaries images ARCHES=amd64 OWN="vm vmguest numalane-plugin numalane-extender"; \
 	wait $$! || { cat .cache/lab/build.log; exit 1; }
 	cd hack/image && go run . -name numalane.test/vmguest:1 -out $(CURDIR)/bin/vmguest.tar amd64=$(CURDIR)/e2e/.cache/bin/vmguest
 	$(E2E) .cache/bin/vm

@@ -12,7 +12,7 @@ func build(out, ldflags string, binaries []binary) error {
 	for _, b := range binaries {
 		start := time.Now()
 		fmt.Printf("  %-24s", b.name)
-		cmd := exec.Command("go", "build", "-trimpath", "-tags", b.tags, "-ldflags", ldflags, "-o", filepath.Join(out, b.name), b.pkg)
+		cmd := exec.Command("go", "build", "-trimpath", "-gcflags", "all=-dwarf=false", "-tags", b.tags, "-ldflags", ldflags, "-o", filepath.Join(out, b.name), b.pkg)
 		cmd.Dir = b.dir
 		// Compiler and linker collect less garbage, unless the user wants it otherwise.
 		cmd.Env = append(append([]string{"GOGC=400"}, os.Environ()...), "CGO_ENABLED=0")

@@ -186,11 +186,11 @@ func (m *Machine) Start() error {
 func (m *Machine) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bootMost)
 	defer cancel()
-	size := 0
+	size := int64(0)
 	grown := time.Now()
 	for {
-		if b, err := os.ReadFile(m.config.Console); err == nil && len(b) != size {
-			size, grown = len(b), time.Now()
+		if console, err := os.Stat(m.config.Console); err == nil && console.Size() != size {
+			size, grown = console.Size(), time.Now()
 		}
 		if time.Since(grown) > silent {
 			return fmt.Errorf("the boot hangs: its console has been silent for %s", silent)
